@@ -1,0 +1,1 @@
+"""The ROS-free half of CLKD Drive: data, models, distillation, metrics, runtime and reports."""

@@ -1,0 +1,1 @@
+"""Curriculum distillation: hardness mining, progressive release and the training loop."""

@@ -1,0 +1,1 @@
+"""Scores, each with the source of its formula."""

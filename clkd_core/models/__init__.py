@@ -1,0 +1,1 @@
+"""Networks: one model, one file, its architecture dataclass on top."""

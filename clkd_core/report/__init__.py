@@ -1,0 +1,1 @@
+"""Tables, plots and the page made from the files of a finished run."""

@@ -1,0 +1,1 @@
+"""What nodes and direct replay both call: decoding, set matching, engines, deadlines."""
