@@ -1,0 +1,201 @@
+"""A model as a folder: weights, architecture, tokenizer and a manifest of their hashes.
+
+``model.safetensors``, ``config.json``, ``tokenizer.json``, ``manifest.json``; nothing is pickled.
+The folder is written beside its place and renamed, so what stands there is always whole.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from clkd_core.config import config_from_dict, config_to_dict
+from clkd_core.errors import CheckpointError, ConfigError, DataError
+from clkd_core.files import replace_folder, sha256_of
+from clkd_core.models.llama_vlm import LlamaVlm, LlamaVlmConfig
+from clkd_core.models.tokenizer import TextTokenizer
+from clkd_core.models.vlm import DrivingVlm
+
+FORMAT_VERSION = 1
+WEIGHTS, CONFIG, TOKENIZER, MANIFEST = (
+    "model.safetensors",
+    "config.json",
+    "tokenizer.json",
+    "manifest.json",
+)
+
+
+def _build_llama(architecture: Mapping[str, Any], tokenizer: TextTokenizer, source: str) -> LlamaVlm:
+    return LlamaVlm(config_from_dict(LlamaVlmConfig, architecture, source=source), tokenizer)
+
+
+FAMILIES: Mapping[str, Callable[[Mapping[str, Any], TextTokenizer, str], nn.Module]] = {
+    "llama": _build_llama
+}
+"""How each family is built from the ``architecture`` of its ``config.json``."""
+
+
+def save_checkpoint(
+    folder: Path,
+    model: LlamaVlm,
+    *,
+    extra_files: Mapping[str, str] | None = None,
+    note: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a model; a checkpoint that stood at ``folder`` is replaced as a whole.
+
+    Args:
+        folder: the checkpoint's folder.
+        model: any device; saved in its dtype.
+        extra_files: text by file name, kept beside the model and hashed with it.
+        note: JSON values about where the weights come from, kept in ``config.json``.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
+    config = {
+        "family": model.config.family,
+        "format_version": FORMAT_VERSION,
+        "architecture": config_to_dict(model.config),
+        "image": {"height_px": model.image_size[0], "width_px": model.image_size[1]},
+        "note": dict(note or {}),
+    }
+    with replace_folder(folder) as temporary:
+        save_file(unique_state(model), temporary / WEIGHTS)
+        (temporary / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
+        (temporary / TOKENIZER).write_text(model.tokenizer.to_json(), encoding="utf-8")
+        for name, text in (extra_files or {}).items():
+            (temporary / name).write_text(text, encoding="utf-8")
+        write_manifest(temporary)
+
+
+def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> LlamaVlm:
+    """Read a model back, in evaluation mode.
+
+    Raises:
+        CheckpointError: the folder or a file is missing, a hash differs, the format version,
+            family or architecture is not ours, or the weights do not fit the architecture.
+    """
+    folder = Path(folder)
+    check_manifest(folder)
+    config = _read_json(folder / CONFIG)
+    _check_format(config, folder)
+    tokenizer = TextTokenizer.from_json(_read_text(folder / TOKENIZER), source=folder / TOKENIZER)
+    try:
+        build = FAMILIES[config["family"]]
+        model = build(config["architecture"], tokenizer, str(folder / CONFIG))
+    except (ConfigError, TypeError, ValueError, KeyError) as err:
+        raise CheckpointError(f"{folder / CONFIG}: {err}") from err
+    load_weights(model, folder / WEIGHTS)
+    return cast(LlamaVlm, model.eval().to(device))
+
+
+def load_vlm(folder: Path, device: str | torch.device = "cpu") -> DrivingVlm:
+    """A checkpoint of whatever family, ready to decide.
+
+    Raises:
+        CheckpointError: see :func:`load_checkpoint`.
+    """
+    return load_checkpoint(folder, device)
+
+
+def unique_state(model: nn.Module) -> dict[str, Tensor]:
+    """The model's tensors, contiguous and on the CPU; of tied weights only the first."""
+    seen: set[tuple[int, torch.Size]] = set()
+    state: dict[str, Tensor] = {}
+    for key, value in model.state_dict().items():
+        identity = (value.data_ptr(), value.shape)
+        if identity not in seen or value.numel() == 0:
+            state[key] = value.detach().cpu().contiguous()
+        seen.add(identity)
+    return state
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Fill a model from a safetensors file that :func:`unique_state` gave.
+
+    Raises:
+        CheckpointError: unreadable, or a key is missing, extra or of another shape; all are named.
+    """
+    try:
+        state = load_file(path)
+    except (OSError, SafetensorError) as err:
+        raise CheckpointError(f"{path} is no safetensors file: {str(err)[:80]}") from err
+    wanted = unique_state(model)
+    problems = [f"{key} is missing" for key in wanted if key not in state]
+    problems += [f"{key} is unknown" for key in state if key not in wanted]
+    problems += [
+        f"{key} is {tuple(state[key].shape)}, expected {tuple(value.shape)}"
+        for key, value in wanted.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    if problems:
+        shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if problems[8:] else "")
+        raise CheckpointError(f"{path} does not fit its architecture: {shown}")
+    model.load_state_dict(state, strict=False)  # a tied twin is not in the file
+
+
+def write_manifest(folder: Path) -> None:
+    """Write ``manifest.json`` with the SHA-256 of every file in ``folder``."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != MANIFEST)
+    hashes = {path.name: sha256_of(path) for path in files}
+    text = json.dumps({"format_version": FORMAT_VERSION, "sha256": hashes}, indent=1)
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
+
+
+def check_manifest(folder: Path) -> None:
+    """Compare every file with the hash in ``manifest.json``.
+
+    Raises:
+        CheckpointError: the folder, the manifest or a file is missing, or a hash differs.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is no folder, expected a checkpoint")
+    hashes = _read_json(folder / MANIFEST).get("sha256")
+    if not isinstance(hashes, dict) or not {WEIGHTS, CONFIG} <= set(hashes):
+        raise CheckpointError(f"{folder / MANIFEST} lists no {WEIGHTS} and {CONFIG}")
+    for name, wanted in hashes.items():
+        try:
+            came = sha256_of(folder / Path(name).name)
+        except DataError as err:
+            raise CheckpointError(f"{folder}: {name} is missing, its manifest lists it") from err
+        if came != wanted:
+            raise CheckpointError(
+                f"{folder / name} is damaged: its sha256 is {came[:12]}..., "
+                f"expected {str(wanted)[:12]}..."
+            )
+
+
+def _check_format(config: Mapping[str, Any], folder: Path) -> None:
+    version, family = config.get("format_version"), config.get("family")
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{folder / CONFIG}: format_version is {version!r}, expected {FORMAT_VERSION}"
+        )
+    if family not in FAMILIES:
+        raise CheckpointError(
+            f"{folder / CONFIG}: family is {family!r}, expected one of {sorted(FAMILIES)}"
+        )
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as err:
+        raise CheckpointError(f"{path} cannot be read: {err}") from err
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    text = _read_text(path)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as err:
+        raise CheckpointError(f"{path} is not JSON: {err}") from err
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} holds a {type(value).__name__}, expected an object")
+    return value
