@@ -123,7 +123,8 @@ class SetMatcher(Generic[Item]):
         return self._pop_ready()
 
     def flush(self) -> list[ImageSet[Item]]:
-        """Close what is pending: the source has ended."""
+        """Close what is pending: the source has ended; who never came is not waited for."""
+        self._silent.update(set(self._config.cameras) - set(self._last_ns))
         ordered = sorted(self._pending, key=lambda one: one.stamp_ns)
         self._pending = []
         return [one for one in ordered if self._close(one)]
