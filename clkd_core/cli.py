@@ -12,13 +12,16 @@ import importlib
 import importlib.metadata
 import importlib.util
 import logging
+import math
 import os
 import re
 import signal
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 from clkd_core.errors import ClkdError, ConfigError
@@ -26,22 +29,30 @@ from clkd_core.errors import ClkdError, ConfigError
 EXIT_EXPECTED_FAILURE = 2
 EXIT_INTERRUPTED = 130
 
+_UNWIND_S = 3.0
+
 _GROUP = re.compile(r'^\[project\.entry-points\."(?P<group>[\w.]+)"\]$')
 _ENTRY = re.compile(r'^"?(?P<name>[\w.-]+)"? = "(?P<target>[\w.:]+)"$')
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit code and never lets a traceback of an expected failure out.
+    """Run one verb; returns the exit code as :func:`run_guarded`, 1 being a verb's own verdict."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    return run_guarded(lambda: _run_verb(words, find_entries("clkd.verbs")))
 
-    0 done, 1 a verb's own verdict, 2 a failure that the user can repair, 130 interrupted.
+
+def run_guarded(call: Callable[[], int]) -> int:
+    """Call and return its exit code; no traceback of an expected failure gets out.
+
+    2 stands for a failure that the user can repair, printed on one line; 130 for an interruption,
+    by Ctrl-C or SIGTERM. Sets up logging and signals of the process.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     for ours in ("clkd_core", "clkd_ros"):
         logging.getLogger(ours).setLevel(logging.INFO)
-    _treat_termination_as_interrupt()
-    words = list(sys.argv[1:] if argv is None else argv)
+    _unwind_once_on_signals()
     try:
-        return _run_verb(words, find_entries("clkd.verbs"))
+        return call()
     except ClkdError as err:
         print(f"clkd: error: {err}", file=sys.stderr)
         return EXIT_EXPECTED_FAILURE
@@ -78,10 +89,25 @@ def load_entry(target: str) -> Any:
     return getattr(found, name) if name else found
 
 
-def _treat_termination_as_interrupt() -> None:
-    """Let SIGTERM unwind like Ctrl-C, so that temporary files go and children are ended."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _unwind_once_on_signals() -> None:
+    """Let SIGTERM unwind like Ctrl-C, and let nobody's second press disturb the unwinding.
+
+    Temporary files go and children are ended on the way out; a press after ``_UNWIND_S`` counts
+    again, should the unwinding itself hang.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    last_s = -math.inf
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal last_s
+        if time.monotonic() - last_s > _UNWIND_S:
+            last_s = time.monotonic()
+            raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a shell's background job
+        signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
 
 
 def _checkout_entries(group: str) -> dict[str, str]:

@@ -116,3 +116,16 @@ def _rename_over(new: Path, path: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
     except OSError as err:
         raise DataError(f"cannot replace {path}: {err.strerror or err}") from err
+
+
+def shared_folder(name: str) -> Path:
+    """Where ``msg``, ``config`` or ``launch`` lies: in the installed package or the checkout.
+
+    Raises:
+        DataError: neither has it.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package / "share" / name, package.parent / name):
+        if folder.is_dir():
+            return folder
+    raise DataError(f"no folder {name!r} in {package / 'share'} or {package.parent}")
