@@ -1,0 +1,183 @@
+"""The evaluator's book: stamps in any order in, one row per labelled keyframe out."""
+
+import math
+
+import numpy as np
+import pytest
+from fakes import one_hot
+
+from clkd_core.metrics.frames import Outcome
+from clkd_core.runtime.ledger import KeyframeLedger
+from clkd_core.types import (
+    CAMERAS,
+    META_ACTIONS,
+    Decision,
+    EgoState,
+    Plan,
+    RouteCommand,
+    Trajectory,
+)
+
+MS = 1_000_000
+KEYFRAME_NS = 10_000 * MS
+SENT_NS = 777_000 * MS
+"""Another clock than the capture stamps."""
+
+
+def decision(stamp_ns: int = KEYFRAME_NS, **changes: object) -> Decision:
+    action = META_ACTIONS[5]
+    values = {"action": action, "probabilities": one_hot(action), "inference_ms": 20.0}
+    return Decision(stamp_ns=stamp_ns, **(values | changes))
+
+
+def ledger_with_label(action_index: int = 5) -> KeyframeLedger:
+    ledger = KeyframeLedger(tolerance_ns=50 * MS)
+    ledger.saw_label(
+        KEYFRAME_NS, META_ACTIONS[action_index], scene="s", case_name="fog", seen_ns=SENT_NS
+    )
+    return ledger
+
+
+def see_images(ledger: KeyframeLedger, stamp_ns: int = KEYFRAME_NS) -> None:
+    """Six cameras 8 ms apart, the last one sent at SENT_NS, seen 1 ms later."""
+    for position, camera in enumerate(reversed(CAMERAS)):
+        sent_ns = SENT_NS - position * 8 * MS
+        ledger.saw_image(
+            camera, stamp_ns - position * 8 * MS, sent_ns=sent_ns, seen_ns=sent_ns + MS
+        )
+
+
+def test_response_runs_from_the_last_image_on_the_transport_to_the_decision_seen() -> None:
+    ledger = ledger_with_label()
+    see_images(ledger)
+    ledger.saw_decision(decision(), seen_ns=SENT_NS + 42 * MS, node_response_ms=30.0)
+    (row,) = ledger.rows()
+    assert row.response_ms == pytest.approx(42.0)
+    assert (row.node_response_ms, row.inference_ms) == (30.0, 20.0)
+    assert row.outcome is Outcome.ANSWERED
+    assert row.correct
+
+
+def test_response_is_the_same_when_the_images_are_handled_after_the_decision() -> None:
+    ledger = ledger_with_label()
+    ledger.saw_decision(decision(), seen_ns=SENT_NS + 42 * MS)
+    see_images(ledger)
+    assert ledger.rows()[0].response_ms == pytest.approx(42.0)
+
+
+def test_response_counts_from_first_sight_without_a_usable_source_stamp() -> None:
+    for sent_ns in (None, 0, SENT_NS + 10**12):
+        ledger = ledger_with_label()
+        ledger.saw_image("CAM_FRONT", KEYFRAME_NS, sent_ns=sent_ns, seen_ns=SENT_NS)
+        ledger.saw_decision(decision(), seen_ns=SENT_NS + 5 * MS)
+        assert ledger.rows()[0].response_ms == pytest.approx(5.0)
+
+
+def test_response_is_nan_when_no_image_of_the_set_was_seen() -> None:
+    ledger = ledger_with_label()
+    see_images(ledger, stamp_ns=KEYFRAME_NS - 100 * MS)
+    ledger.saw_decision(decision(), seen_ns=SENT_NS + 5 * MS)
+    assert math.isnan(ledger.rows()[0].response_ms)
+
+
+def test_late_and_stale_answers_are_late_and_no_answer_is_dropped() -> None:
+    late = ledger_with_label()
+    see_images(late)
+    late.saw_decision(decision(), seen_ns=SENT_NS + 81 * MS)
+    stale = ledger_with_label()
+    see_images(stale)
+    stale.saw_decision(decision(stale=True), seen_ns=SENT_NS + MS)
+    dropped = ledger_with_label()
+    see_images(dropped)
+    outcomes = [ledger.rows()[0].outcome for ledger in (late, stale, dropped)]
+    assert outcomes == [Outcome.LATE, Outcome.LATE, Outcome.DROPPED]
+    assert dropped.rows()[0].answer is None
+
+
+def test_a_fresh_answer_replaces_a_stale_one_and_a_second_fresh_one_does_not() -> None:
+    ledger = ledger_with_label()
+    see_images(ledger)
+    ledger.saw_decision(decision(stale=True), seen_ns=SENT_NS + 1 * MS)
+    ledger.saw_decision(decision(), seen_ns=SENT_NS + 2 * MS)
+    ledger.saw_decision(decision(), seen_ns=SENT_NS + 3 * MS)
+    (row,) = ledger.rows()
+    assert (row.stale, row.response_ms) == (False, pytest.approx(2.0))
+
+
+def test_a_keyframe_that_lost_its_newest_image_is_matched_within_the_tolerance_only() -> None:
+    near, far = ledger_with_label(), ledger_with_label()
+    near.saw_decision(decision(KEYFRAME_NS - 8 * MS), seen_ns=SENT_NS)
+    far.saw_decision(decision(KEYFRAME_NS - 100 * MS), seen_ns=SENT_NS)
+    assert near.rows()[0].answered
+    assert not far.rows()[0].answered
+
+
+def test_row_carries_ego_route_truth_and_plan_of_its_stamp() -> None:
+    ledger = KeyframeLedger(tolerance_ns=0)
+    truth = Trajectory(xy_m=np.ones((6, 2), np.float32))
+    plan = Plan(
+        stamp_ns=KEYFRAME_NS,
+        trajectory=Trajectory(xy_m=np.zeros((6, 2), np.float32)),
+        inference_ms=3.0,
+        decision_stamp_ns=1,
+    )
+    ledger.saw_command(RouteCommand.LEFT)
+    ledger.saw_label(KEYFRAME_NS, META_ACTIONS[0], scene="s", case_name="regular", seen_ns=1)
+    for age_ms in (40, 20, -20):  # the last one is taken after the keyframe
+        ledger.saw_ego(EgoState(stamp_ns=KEYFRAME_NS - age_ms * MS, speed_mps=float(age_ms)))
+    ledger.saw_truth(KEYFRAME_NS, truth)
+    ledger.saw_plan(plan)
+    (row,) = ledger.rows()
+    assert (row.speed_mps, row.command) == (20.0, RouteCommand.LEFT)
+    assert row.point_distances_m == pytest.approx(np.full(6, math.sqrt(2)))
+    assert row.plan_with_decision
+    assert row.corner is False
+
+
+def test_every_label_gets_one_row_and_a_looping_bag_adds_none() -> None:
+    ledger = KeyframeLedger(tolerance_ns=50 * MS)
+    for _ in range(2):
+        for number in range(5):
+            stamp_ns = KEYFRAME_NS + number * 500 * MS
+            ledger.saw_label(
+                stamp_ns, META_ACTIONS[0], scene="s", case_name="regular", seen_ns=number
+            )
+            if number != 2:
+                ledger.saw_decision(decision(stamp_ns), seen_ns=SENT_NS)
+    assert [row.answered for row in ledger.rows()] == [True, True, False, True, True]
+    assert ledger.counts().labels == 5
+
+
+def test_without_labels_there_is_a_row_per_answered_set_and_planned_ones_are_dropped() -> None:
+    ledger = KeyframeLedger(tolerance_ns=0)
+    ledger.saw_decision(decision(1), seen_ns=SENT_NS)
+    for stamp_ns in (1, 2):
+        trajectory = Trajectory(xy_m=np.zeros((6, 2), np.float32))
+        ledger.saw_plan(Plan(stamp_ns=stamp_ns, trajectory=trajectory, inference_ms=1.0))
+    rows = ledger.rows()
+    assert [(row.stamp_ns, row.answered, row.label) for row in rows] == [
+        (1, True, None),
+        (2, False, None),
+    ]
+
+
+def test_finished_rows_come_once_and_only_after_their_time() -> None:
+    ledger = ledger_with_label()
+    assert ledger.take_finished(seen_before_ns=SENT_NS) == []
+    assert len(ledger.take_finished(seen_before_ns=SENT_NS + 1)) == 1
+    assert ledger.take_finished(seen_before_ns=SENT_NS + 1) == []
+
+
+def test_run_is_over_by_count_or_by_silence_after_the_first_message() -> None:
+    ledger = ledger_with_label()
+    second = 1_000 * MS
+    assert not ledger.is_over(9 * second, expected_keyframes=1, idle_timeout_s=1.0)
+    ledger.heard(8 * second)
+    assert not ledger.is_over(9 * second, expected_keyframes=1, idle_timeout_s=1.0)
+    assert ledger.is_over(9 * second + 1, expected_keyframes=1, idle_timeout_s=1.0)
+    assert not ledger.is_over(99 * second, expected_keyframes=1, idle_timeout_s=0.0)
+    ledger.saw_decision(decision(), seen_ns=SENT_NS)
+    trajectory = Trajectory(xy_m=np.zeros((6, 2), np.float32))
+    ledger.saw_plan(Plan(stamp_ns=KEYFRAME_NS, trajectory=trajectory, inference_ms=1.0))
+    assert ledger.is_over(8 * second, expected_keyframes=1, idle_timeout_s=0.0)
+    assert not ledger.is_over(8 * second, expected_keyframes=2, idle_timeout_s=0.0)
