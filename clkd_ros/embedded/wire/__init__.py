@@ -1,0 +1,1 @@
+"""ROS 2 on the wire: message classes, CDR, DDS topics and quality of service."""

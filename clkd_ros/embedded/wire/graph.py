@@ -1,0 +1,125 @@
+"""What is on the network: topics, types, nodes; and telling ROS 2 about our own nodes.
+
+ROS 2 finds nodes through the topic ``ros_discovery_info``: one latched message per participant
+lists its nodes with their endpoints. The Gid has 16 bytes, as spoken since Iron; Humble's has
+24, so our nodes do not appear in Humble's ``ros2 node list`` (topics and data are not affected).
+"""
+
+from typing import Any
+
+from cyclonedds.builtin import (
+    BuiltinDataReader,
+    BuiltinTopicDcpsPublication,
+    BuiltinTopicDcpsSubscription,
+)
+from cyclonedds.core import InstanceState
+
+from clkd_ros.embedded.wire.dds import (
+    RawReader,
+    RawWriter,
+    Wire,
+    dds_type_name,
+    ros_topic_name,
+    ros_type_name,
+)
+from clkd_ros.embedded.wire.message_types import deserialize, message_class, serialize
+from clkd_ros.embedded.wire.qos import DurabilityPolicy, QoSProfile
+
+_INFO_TOPIC = "ros_discovery_info"
+_INFO_TYPE = "rmw_dds_common/msg/ParticipantEntitiesInfo"
+_MANY = 10_000
+
+
+class Graph:
+    """Reads discovery as Cyclone keeps it; readers are made on first use."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._readers: dict[bool, Any] = {}
+        self._info_reader: RawReader | None = None
+        self._info_writer: RawWriter | None = None
+        self._nodes_by_participant: dict[bytes, list[str]] = {}
+
+    def endpoints(self, *, publishers: bool) -> list[tuple[str, str]]:
+        """(topic, type) of every ROS publisher, or of every ROS subscriber, on the network."""
+        builtin = BuiltinTopicDcpsPublication if publishers else BuiltinTopicDcpsSubscription
+        if publishers not in self._readers:
+            self._readers[publishers] = BuiltinDataReader(self._wire.participant, builtin)
+        found = []
+        for sample in self._readers[publishers].read(_MANY):
+            topic = ros_topic_name(sample.topic_name or "")
+            alive = sample.sample_info.instance_state == InstanceState.Alive
+            if topic and alive:
+                found.append((topic, ros_type_name(sample.type_name)))
+        return found
+
+    def count(self, topic: str, *, publishers: bool) -> int:
+        """Publishers or subscribers of one topic."""
+        return sum(name == topic for name, _ in self.endpoints(publishers=publishers))
+
+    def topics(self) -> list[tuple[str, list[str]]]:
+        """Every topic with its types, by name."""
+        types: dict[str, set[str]] = {}
+        for publishers in (True, False):
+            for topic, type_name in self.endpoints(publishers=publishers):
+                types.setdefault(topic, set()).add(type_name)
+        return [(topic, sorted(found)) for topic, found in sorted(types.items())]
+
+    def conflicts(self) -> list[tuple[str, list[str]]]:
+        """Topics that carry more than one type; DDS accepts that and connects nobody."""
+        return [(topic, types) for topic, types in self.topics() if len(types) > 1]
+
+    def nodes(self) -> list[str]:
+        """Full names of all nodes that announced themselves."""
+        if self._info_reader is None:
+            self._info_reader = RawReader(self._wire, *_info_names(), _INFO_QOS)
+        while taken := self._info_reader.take():
+            info: Any = deserialize(taken[0], message_class(_INFO_TYPE))
+            names = [
+                _full(node.node_namespace, node.node_name) for node in info.node_entities_info_seq
+            ]
+            self._nodes_by_participant[bytes(info.gid.data)] = names
+        return sorted(name for names in self._nodes_by_participant.values() for name in names)
+
+    def announce(self, nodes: list[Any]) -> None:
+        """Tell everybody which nodes this process has and which endpoints are whose."""
+        if self._info_writer is None:
+            self._info_writer = RawWriter(self._wire, *_info_names(), _INFO_QOS)
+        participant: Any = self._wire.participant
+        info = message_class(_INFO_TYPE)(
+            gid=_gid(bytes(participant.get_guid().bytes)),
+            node_entities_info_seq=[_node_info(node) for node in nodes],
+        )
+        self._info_writer.write(serialize(info))
+
+    def close(self) -> None:
+        """Let go of the network."""
+        self._readers.clear()
+        for endpoint in (self._info_reader, self._info_writer):
+            if endpoint is not None:
+                endpoint.close()
+        self._info_reader = self._info_writer = None
+
+
+_INFO_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+def _info_names() -> tuple[str, str]:
+    return _INFO_TOPIC, dds_type_name(_INFO_TYPE)
+
+
+def _full(namespace: str, name: str) -> str:
+    return f"{namespace.rstrip('/')}/{name}"
+
+
+def _gid(raw: bytes) -> Any:
+    return message_class("rmw_dds_common/msg/Gid")(data=raw)
+
+
+def _node_info(node: Any) -> Any:
+    return message_class("rmw_dds_common/msg/NodeEntitiesInfo")(
+        node_namespace=node.get_namespace(),
+        node_name=node.get_name(),
+        reader_gid_seq=[_gid(found.guid) for found in node.subscriptions if found.guid],
+        writer_gid_seq=[_gid(found.guid) for found in node.publishers if found.guid],
+    )
