@@ -1,0 +1,1 @@
+"""Training the planner on a frozen student's vision features."""

@@ -1,0 +1,71 @@
+"""What the planner learns: a soft distribution around the true trajectory, and a correction."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812  # the name everybody knows
+from torch import Tensor
+
+from clkd_core.models.planner import Planner, PlannerOutput
+from clkd_core.models.trajectories import mean_squared_distance
+
+REFINED_PER_SAMPLE = 4
+"""Nearest trajectories of the vocabulary whose corrections are trained, each by its weight."""
+
+
+class PlannerLoss(NamedTuple):
+    """Each () float32."""
+
+    total: Tensor
+    plan: Tensor
+    """KL divergence from the soft target [nats]; 0 when the planner agrees with it."""
+    refine_m: Tensor
+    """Mean absolute error of the corrected points [m]."""
+
+
+def soft_target(truth_m: Tensor, vocabulary_m: Tensor, *, tau_m2: float) -> Tensor:
+    """How much each trajectory of the vocabulary should be worth: softmax(-distance^2 / tau).
+
+    Args:
+        truth_m: (B, T, 2) metres.
+        vocabulary_m: (V, T, 2) metres.
+        tau_m2: > 0; near 0 only the nearest trajectory counts.
+
+    Returns:
+        (B, V) float32 on the device of ``vocabulary_m``, rows sum to 1.
+
+    Raises:
+        ValueError: tau_m2 is not positive.
+    """
+    if not tau_m2 > 0:
+        raise ValueError(f"tau_m2 is {tau_m2}, expected > 0")
+    squared = mean_squared_distance(truth_m.cpu().numpy(), vocabulary_m.cpu().numpy())
+    return torch.softmax(torch.from_numpy(squared).double() / -tau_m2, dim=-1).to(
+        vocabulary_m.device, torch.float32
+    )
+
+
+def planner_loss(
+    planner: Planner,
+    output: PlannerOutput,
+    truth_m: Tensor,
+    *,
+    tau_m2: float,
+    refine_weight: float,
+) -> PlannerLoss:
+    """Distribution loss plus weighted L1 of the corrections near the truth.
+
+    Args:
+        planner: whose vocabulary was scored.
+        output: of the planner for this batch.
+        truth_m: (B, T, 2) metres.
+        tau_m2: see :func:`soft_target`.
+        refine_weight: [1/m].
+    """
+    target = soft_target(truth_m, planner.vocabulary_m, tau_m2=tau_m2)
+    plan = F.kl_div(output.log_prob, target, reduction="batchmean")
+    weight, nearest = target.topk(min(REFINED_PER_SAMPLE, target.shape[-1]), dim=-1)
+    gap = planner.refined(output, nearest) - truth_m.to(target.device)[:, None]
+    weight = weight / weight.sum(dim=-1, keepdim=True)
+    refine_m = (gap.abs().mean(dim=(-1, -2)) * weight).sum(dim=-1).mean()
+    return PlannerLoss(plan + refine_weight * refine_m, plan, refine_m)
