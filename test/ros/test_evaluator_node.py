@@ -1,0 +1,150 @@
+"""The referee in process: fed by a test instead of nodes and a bag."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import one_hot, wait_until
+from ros_graph import MS, NOW_NS, Graph, running_graph
+
+from clkd_core.metrics.frames import FrameRow, Outcome, read_frames
+from clkd_core.types import META_ACTIONS, Decision, Plan, Trajectory
+from clkd_ros.convert import decision_to_msg, plan_to_msg
+from clkd_ros.evaluator_node import EvaluatorNode
+from clkd_ros.messages import FrameResult, MetaAction
+from clkd_ros.middleware import Parameter, TransitionCallbackReturn
+
+STRAIGHT = Trajectory(xy_m=np.stack([np.arange(1, 7), np.zeros(6)], 1).astype(np.float32))
+
+
+@pytest.fixture
+def graph() -> Iterator[Graph]:
+    with running_graph() as running:
+        yield running
+
+
+def start_evaluator(graph: Graph, out: Path, **more: object) -> EvaluatorNode:
+    overrides = [Parameter("output_dir", value=str(out))]
+    overrides += [Parameter(name, value=value) for name, value in more.items()]
+    return graph.start(EvaluatorNode(parameter_overrides=overrides))
+
+
+def publish_label(graph: Graph, stamp_ns: int, index: int, case_name: str = "regular") -> None:
+    action = META_ACTIONS[index]
+    label = Decision(
+        stamp_ns=stamp_ns, action=action, probabilities=one_hot(action), inference_ms=math.nan
+    )
+    msg = decision_to_msg(label, node_response_ms=math.nan)
+    msg.scene, msg.case_name = "drive-1", case_name
+    graph.publish("/evaluator/input/label", msg)
+    plan = Plan(stamp_ns=stamp_ns, trajectory=STRAIGHT, inference_ms=math.nan)
+    graph.publish("/evaluator/input/true_trajectory", plan_to_msg(plan))
+
+
+def publish_decision(graph: Graph, stamp_ns: int, index: int, *, stale: bool = False) -> None:
+    action = META_ACTIONS[index]
+    decision = Decision(
+        stamp_ns=stamp_ns,
+        action=action,
+        probabilities=one_hot(action),
+        inference_ms=7.0,
+        stale=stale,
+    )
+    graph.publish("/evaluator/input/meta_action", decision_to_msg(decision, node_response_ms=9.0))
+
+
+def publish_plan(graph: Graph, stamp_ns: int) -> None:
+    shifted = Trajectory(xy_m=STRAIGHT.xy_m + np.float32(1.0))
+    plan = Plan(stamp_ns=stamp_ns, trajectory=shifted, inference_ms=2.0, decision_stamp_ns=1)
+    graph.publish("/evaluator/input/trajectory", plan_to_msg(plan))
+
+
+def rows_once_finished(node: EvaluatorNode, out: Path) -> list[FrameRow]:
+    wait_until(lambda: node.finished, "the evaluator ends by itself")
+    return read_frames(out / "frames.csv")
+
+
+def test_evaluator_ends_by_count_with_a_row_for_each_keyframe(
+    graph: Graph, tmp_path: Path
+) -> None:
+    node = start_evaluator(graph, tmp_path, expected_keyframes=2)
+    for number, case_name in enumerate(("regular", "fog")):
+        stamp_ns = NOW_NS + number * 500 * MS
+        publish_label(graph, stamp_ns, index=6, case_name=case_name)
+        graph.publish_set("evaluator", stamp_ns)
+        publish_decision(graph, stamp_ns, index=6)
+        publish_plan(graph, stamp_ns)
+    first, second = rows_once_finished(node, tmp_path)
+    assert (first.scene, first.case_name, second.case_name) == ("drive-1", "regular", "fog")
+    assert (first.label, first.answer) == (META_ACTIONS[6], META_ACTIONS[6])
+    assert (first.inference_ms, first.node_response_ms) == (7.0, 9.0)
+    assert 0.0 < first.response_ms < 5000.0
+    assert first.point_distances_m == pytest.approx(np.full(6, math.sqrt(2)))
+
+
+def test_evaluator_measures_from_the_source_stamp_of_the_last_image(
+    graph: Graph, tmp_path: Path
+) -> None:
+    node = start_evaluator(graph, tmp_path, expected_keyframes=1)
+    publish_label(graph, NOW_NS, index=6)
+    graph.publish_set("evaluator", NOW_NS)
+    wait_until(lambda: len(node._ledger._images) == 6, "six cameras seen")
+    import time
+
+    limit_s = time.monotonic() + 0.1
+    wait_until(lambda: time.monotonic() > limit_s, "100 ms of a slow model")
+    publish_decision(graph, NOW_NS, index=6)
+    publish_plan(graph, NOW_NS)
+    (row,) = rows_once_finished(node, tmp_path)
+    assert 100.0 <= row.response_ms < 1000.0
+    assert row.outcome is Outcome.LATE
+
+
+def test_evaluator_ends_by_silence_and_counts_what_was_dropped_or_stale(
+    graph: Graph, tmp_path: Path
+) -> None:
+    node = start_evaluator(graph, tmp_path, idle_timeout_s=1.0)
+    results = graph.listen(FrameResult, "/evaluator/output/frame_result")
+    for number in range(3):
+        publish_label(graph, NOW_NS + number * 500 * MS, index=0)
+    publish_decision(graph, NOW_NS, index=0)
+    publish_decision(graph, NOW_NS + 500 * MS, index=0, stale=True)
+    rows = rows_once_finished(node, tmp_path)
+    assert [row.outcome for row in rows] == [Outcome.ANSWERED, Outcome.LATE, Outcome.DROPPED]
+    wait_until(lambda: len(results) == 3, "a verdict for each keyframe")
+    assert [msg.answered for msg in results] == [True, True, False]
+
+
+def test_evaluator_goes_on_after_messages_it_cannot_use(graph: Graph, tmp_path: Path) -> None:
+    node = start_evaluator(graph, tmp_path, expected_keyframes=1)
+    bad = MetaAction()
+    bad.speed = 99
+    graph.publish("/evaluator/input/label", bad)
+    graph.publish("/evaluator/input/meta_action", bad)
+    graph.publish_odometry("evaluator", NOW_NS, math.nan)
+    graph.publish_route("evaluator", "fly")
+    publish_label(graph, NOW_NS, index=0)
+    publish_decision(graph, NOW_NS, index=0)
+    publish_plan(graph, NOW_NS)
+    assert len(rows_once_finished(node, tmp_path)) == 1
+
+
+def test_evaluator_writes_what_it_has_when_it_is_stopped(graph: Graph, tmp_path: Path) -> None:
+    node = start_evaluator(graph, tmp_path)
+    publish_label(graph, NOW_NS, index=0)
+    wait_until(lambda: node._ledger.counts().labels == 1, "the label is seen")
+    assert not (tmp_path / "frames.csv").exists()
+    assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+    assert [row.answered for row in read_frames(tmp_path / "frames.csv")] == [False]
+
+
+def test_evaluator_is_not_configured_without_a_folder_to_write_to(
+    graph: Graph, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    parameter = Parameter("output_dir", value=str(tmp_path / "file"))
+    node = EvaluatorNode(parameter_overrides=[parameter])
+    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    node.destroy_node()
