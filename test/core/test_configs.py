@@ -23,9 +23,9 @@ def by_dataclass(cls: type[Any]) -> Callable[[Path], object]:
 
 def read_nodes(path: Path) -> object:
     """Nodes, remaps and parameters have a reader of their own."""
-    from clkd_ros.wiring import load_wiring
+    from clkd_ros.launcher import load_system
 
-    return load_wiring(path)
+    return load_system(path)
 
 
 READERS: dict[str, Callable[[Path], object]] = {

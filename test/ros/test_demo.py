@@ -1,12 +1,14 @@
 """clkd_ros.demo: steps are kept, redone and ended as promised."""
 
 import argparse
+import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -15,7 +17,7 @@ import pytest
 from clkd_core import cli
 from clkd_core.config import load_config
 from clkd_core.errors import ClkdError
-from clkd_ros.demo import DemoConfig, Step, demo_steps, run_steps
+from clkd_ros.demo import DemoConfig, Step, demo_steps, print_verdict, run_steps
 
 
 def step(tmp_path: Path, name: str, code: str = "", reads: tuple[Path, ...] = ()) -> Step:
@@ -190,6 +192,48 @@ def test_a_killed_demo_takes_its_step_along(tmp_path: Path, root: Path) -> None:
     while alive(below) and time.monotonic() < deadline_s:
         time.sleep(0.02)
     assert (len(below), alive(below)) == (1, [])
+
+
+def metrics_of(answered: int, student: float, blank: float) -> str:
+    """The part of metrics.json that the verdict reads; the majority answer scores 0.2."""
+    scores = {"student": student, "majority": 0.2, "blank": blank}
+    actions = {name: {"all": {"macro_f1": {"value": f1}}} for name, f1 in scores.items()}
+    return json.dumps({"frames": {"answered": answered, "labelled": 100}, "actions": actions})
+
+
+@pytest.mark.parametrize(
+    ("answered", "student", "blank", "asserted", "code", "said"),
+    [
+        (95, 0.5, 0.3, True, 0, "verdict: holds"),
+        (94, 0.5, 0.3, True, 1, "verdict: FAILED: 94 of 100"),
+        (95, 0.3, 0.3, True, 1, "verdict: FAILED: the student's macro-F1 is 0.300"),
+        (95, 0.2, 0.1, True, 1, "that of the majority answer"),
+        (94, 0.1, 0.3, False, 0, "verdict: not asserted at this size: 94 of 100"),
+    ],
+)
+def test_the_verdict_is_said_plainly_and_decides_the_exit_code(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    answered: int,
+    student: float,
+    blank: float,
+    asserted: bool,
+    code: int,
+    said: str,
+) -> None:
+    (tmp_path / "metrics.json").write_text(metrics_of(answered, student, blank))
+    assert print_verdict(tmp_path, asserted=asserted) == code
+    out = capsys.readouterr().out
+    assert said in out
+    for name in ("report.html", "metrics.json", "student"):
+        assert str(tmp_path / name) in out
+
+
+def test_a_step_that_is_not_kept_runs_every_time(tmp_path: Path) -> None:
+    steps = [step(tmp_path, "a"), replace(step(tmp_path, "b"), keep=False)]
+    run_steps(steps, tmp_path)
+    run_steps(steps, tmp_path)
+    assert ran(tmp_path) == ["a", "b", "b"]
 
 
 @pytest.mark.parametrize("size", ["full", "tiny"])
