@@ -210,6 +210,20 @@ class BagReader:
                 )
 
 
+def find_bags(path: Path) -> list[Path]:
+    """The bag itself, or the bags in a folder of bags, by name.
+
+    Raises:
+        DataError: there is none; see :func:`open_bag`.
+    """
+    if path.is_dir() and not (path / METADATA).is_file():
+        inside = sorted(file.parent for file in path.glob(f"*/{METADATA}"))
+        if inside:
+            return inside
+    with open_bag(path):
+        return [path]
+
+
 @contextmanager
 def open_bag(path: Path) -> Iterator[BagReader]:
     """Open a bag folder, or a single ``.mcap`` or ``.db3`` file.

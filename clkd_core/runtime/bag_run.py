@@ -1,0 +1,149 @@
+"""Every frame of a bag through the engine and the planner, in order and repeatably.
+
+Nothing is published and no clock but the engine's is read: the same bag, checkpoint and machine
+give the same decisions.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+from clkd_core.data.bag_frames import BagFrame, load_labels, read_frames
+from clkd_core.data.bag_messages import Label
+from clkd_core.errors import ConfigError, FrameError
+from clkd_core.metrics.frames import DEADLINE_MS, FrameRow, compute_outcome
+from clkd_core.runtime.sync import SyncConfig
+from clkd_core.types import Decision, Plan, SurroundFrame
+
+
+class Decider(Protocol):
+    """The part of an engine that a replay needs."""
+
+    def decide(self, frame: SurroundFrame, *, blank: bool = False) -> Decision:
+        """See :meth:`clkd_core.runtime.engine.Engine.decide`."""
+
+
+class Planning(Protocol):
+    """The part of a planner that a replay needs."""
+
+    def plan(self, frame: SurroundFrame, decision: Decision | None) -> Plan:
+        """See :meth:`clkd_core.runtime.planning.PlannerEngine.plan`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayConfig:
+    """How a bag is run over directly.
+
+    Raises:
+        ConfigError: the deadline is not positive.
+    """
+
+    keyframes_only: bool = False
+    """Decide on labelled keyframes only; bags without labels are not affected."""
+    blank: bool = False
+    """Show black images: what is left is what the images were worth. Nothing is planned."""
+    deadline_ms: float = DEADLINE_MS
+    """Later answers are called late [ms], > 0."""
+    sync: SyncConfig = field(default_factory=SyncConfig)
+    """How images are gathered into sets."""
+
+    def __post_init__(self) -> None:
+        if not self.deadline_ms > 0:
+            raise ConfigError(f"deadline_ms is {self.deadline_ms}, expected more than 0")
+
+
+def replay_bag(
+    bag: Path,
+    engine: Decider,
+    planner: Planning | None = None,
+    *,
+    config: ReplayConfig | None = None,
+) -> Iterator[FrameRow]:
+    """Decide on a bag's frames in order; every labelled keyframe gives a row, answered or not.
+
+    Latency from sensor to answer has no meaning without a transport: ``response_ms`` stays NaN.
+
+    Raises:
+        DataError: the bag cannot be read.
+    """
+    config = config or ReplayConfig()
+    labels = load_labels(bag)
+    open_stamps = {label.stamp_ns for label in labels}
+    for seen in read_frames(bag, sync=config.sync, labels=labels):
+        if seen.label is not None:
+            open_stamps.discard(seen.label.stamp_ns)
+        elif config.keyframes_only and labels:
+            continue
+        yield _answer(seen, engine, planner, config)
+    for label in labels:
+        if label.stamp_ns in open_stamps:
+            yield _row_without_frame(label)
+
+
+def _answer(
+    seen: BagFrame, engine: Decider, planner: Planning | None, config: ReplayConfig
+) -> FrameRow:
+    try:
+        decision = engine.decide(seen.frame, blank=config.blank)
+        row = _with_decision(_row(seen), decision, config.deadline_ms)
+        if planner is None or config.blank:
+            return row
+        return _with_plan(row, planner.plan(seen.frame, decision))
+    except FrameError as err:
+        return replace(_row(seen), reason=str(err))
+
+
+def _row(seen: BagFrame) -> FrameRow:
+    """What is known of a frame before anybody answers."""
+    label, ego = seen.label, seen.frame.ego
+    return FrameRow(
+        scene=label.scene if label else "",
+        case_name=label.case_name if label else "",
+        stamp_ns=label.stamp_ns if label else seen.frame.stamp_ns,
+        label=label.action if label else None,
+        truth=label.future if label else None,
+        command=seen.frame.command,
+        speed_mps=ego.speed_mps if ego else math.nan,
+        yaw_rate_radps=ego.yaw_rate_radps if ego else math.nan,
+    )
+
+
+def _with_decision(row: FrameRow, decision: Decision, deadline_ms: float) -> FrameRow:
+    return replace(
+        row,
+        answer=decision.action,
+        stale=decision.stale,
+        degraded=bool(decision.degraded),
+        reason="; ".join(decision.degraded),
+        probabilities=tuple(float(value) for value in decision.probabilities),
+        inference_ms=decision.inference_ms,
+        outcome=compute_outcome(
+            answered=True,
+            stale=decision.stale,
+            response_ms=math.nan,
+            inference_ms=decision.inference_ms,
+            deadline_ms=deadline_ms,
+        ),
+    )
+
+
+def _with_plan(row: FrameRow, plan: Plan) -> FrameRow:
+    return replace(
+        row,
+        plan=plan.trajectory,
+        plan_inference_ms=plan.inference_ms,
+        plan_with_decision=plan.decision_stamp_ns is not None,
+    )
+
+
+def _row_without_frame(label: Label) -> FrameRow:
+    return FrameRow(
+        scene=label.scene,
+        case_name=label.case_name,
+        stamp_ns=label.stamp_ns,
+        label=label.action,
+        truth=label.future,
+        reason="no camera set near the label's stamp",
+    )

@@ -1,0 +1,179 @@
+"""Run a checkpoint over a bag and report: directly and repeatably, or live through the nodes.
+
+`clkd replay BAG --checkpoint DIR --out DIR` reads the bag without a transport, as fast as it
+goes; three such runs give the same decisions. `--live` plays it in real time through the nodes.
+Both leave frames.csv, report.html and metrics.json.
+"""
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clkd_core.data.bag_frames import count_image_sets, read_frames
+from clkd_core.data.bags import find_bags
+from clkd_core.errors import ConfigError
+from clkd_core.metrics.frames import DEADLINE_MS, FrameRow, Outcome, write_frames
+from clkd_core.metrics.frames import read_frames as read_rows
+from clkd_core.progress import progress
+from clkd_core.runtime.bag_run import ReplayConfig, replay_bag
+
+if TYPE_CHECKING:  # torch takes seconds, and --live needs it in other processes
+    from clkd_core.runtime.engine import Engine
+    from clkd_core.runtime.planning import PlannerEngine
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the words of ``clkd replay``."""
+    parser.add_argument("bag", type=Path, help="a bag, or a folder of bags")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="folder of a student")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the report")
+    parser.add_argument("--live", action="store_true", help="in real time through the nodes")
+    parser.add_argument("--blank", action="store_true", help="show black images")
+    parser.add_argument(
+        "--keyframes-only", action="store_true", help="decide on labelled keyframes only"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda[:N]")
+    parser.add_argument("--threads", type=int, help="of torch and decoding; default torch's own")
+    parser.add_argument(
+        "--deadline-ms",
+        type=float,
+        default=DEADLINE_MS,
+        help="an answer after it is late (default %(default)g)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Replay as asked; 0 when the report is written."""
+    if args.live:
+        return _run_live(args)
+    config = ReplayConfig(
+        keyframes_only=args.keyframes_only, blank=args.blank, deadline_ms=args.deadline_ms
+    )
+    bags = find_bags(args.bag)
+    total = sum(count_image_sets(bag) for bag in bags)  # a wrong bag is found before the model
+    engine, planner = _load(args)
+    rows = list(
+        progress(
+            chain.from_iterable(replay_bag(bag, engine, planner, config=config) for bag in bags),
+            total=None if config.keyframes_only else total,
+            desc="replay",
+            unit="frames",
+        )
+    )
+    _write(args, bags, rows, config, str(engine.device))
+    finish_run(args.out, bags, engine, args.checkpoint, comparisons=not args.blank)
+    return 0
+
+
+def finish_run(
+    run: Path,
+    bags: Sequence[Path],
+    engine: "Engine",
+    checkpoint: Path,
+    *,
+    comparisons: bool = True,
+) -> None:
+    """From ``frames.csv`` and ``provenance.json`` to the report: comparisons, pictures, page.
+
+    Prints the headline and where the files are. Used after direct and live replay alike.
+
+    Args:
+        run: folder of the run.
+        bags: what was played.
+        engine: the run's student.
+        checkpoint: its folder.
+        comparisons: answer the labelled keyframes on black images and by ego status too.
+
+    Raises:
+        DataError: a file of the run or a bag cannot be read.
+    """
+    from clkd_core.report.bag_pictures import load_front_camera
+    from clkd_core.report.build import METRICS_FILE, PAGE_FILE, build_report
+    from clkd_core.report.pictures import make_gallery
+    from clkd_core.report.summary import summarize
+    from clkd_core.runtime.comparisons import write_comparisons
+
+    if comparisons:
+        write_comparisons(run, bags, engine, checkpoint)
+    make_gallery(
+        run,
+        read_rows(run / "frames.csv"),
+        (seen.frame for bag in bags for seen in read_frames(bag, labels=[])),
+        front_camera=load_front_camera(bags[0]),
+    )
+    for line in summarize(build_report(run)):
+        print(line)
+    print(f"report: {run / PAGE_FILE}, {run / METRICS_FILE}")
+
+
+def _run_live(args: argparse.Namespace) -> int:
+    """Hand over to whoever registered ``replay`` for the nodes; the core does not know them."""
+    from clkd_core.cli import find_entries, load_entry
+
+    if args.blank or args.keyframes_only:
+        raise ConfigError("--blank and --keyframes-only are for direct replay, without --live")
+    entries = find_entries("clkd.live")
+    if "replay" not in entries:
+        raise ConfigError("replay --live needs the nodes, and clkd_ros is not installed")
+    code: int = load_entry(entries["replay"])(args)
+    return code
+
+
+def _load(args: argparse.Namespace) -> "tuple[Engine, PlannerEngine | None]":
+    from clkd_core.runtime.engine import Engine
+    from clkd_core.runtime.planning import PlannerEngine
+
+    engine = Engine.from_checkpoint(args.checkpoint, device=args.device, threads=args.threads)
+    engine.warm_up()
+    if args.blank or not (args.checkpoint / "planner").is_dir():
+        return engine, None
+    planner = PlannerEngine.from_checkpoint(
+        args.checkpoint, device=str(engine.device), threads=args.threads
+    )
+    planner.warm_up()
+    return engine, planner
+
+
+def _write(
+    args: argparse.Namespace,
+    bags: Sequence[Path],
+    rows: Sequence[FrameRow],
+    config: ReplayConfig,
+    device: str,
+) -> None:
+    from clkd_core.report.build import FRAMES_FILE
+    from clkd_core.report.provenance import collect_provenance, write_provenance
+
+    notes = describe_rows(rows) + (["black images were shown"] if config.blank else [])
+    write_frames(args.out / FRAMES_FILE, rows)
+    provenance = collect_provenance(
+        mode="direct",
+        checkpoint=args.checkpoint,
+        bag=", ".join(str(bag) for bag in bags),
+        device=device,
+        counters=Counter(row.outcome.value for row in rows),
+        deadline_ms=config.deadline_ms,
+        notes=notes,
+    )
+    write_provenance(args.out, provenance)
+    for note in notes:
+        print(note)
+
+
+def describe_rows(rows: Sequence[FrameRow]) -> list[str]:
+    """What a user must know about a run: missing inputs, missing answers, missing labels."""
+    lines = [
+        f"{count} of {len(rows)} frames: {reason}"
+        for reason, count in Counter(
+            reason for row in rows for reason in row.reason.split("; ") if reason
+        ).most_common(8)
+    ]
+    dropped = sum(row.outcome is Outcome.DROPPED for row in rows)
+    if dropped:
+        lines.append(f"{dropped} of {len(rows)} frames were not answered")
+    if not any(row.label for row in rows):
+        lines.append("not labelled: no accuracy, RSDR or L2")
+    return lines
