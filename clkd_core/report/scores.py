@@ -18,6 +18,10 @@ from clkd_core.metrics.planning import L2Scores, score_l2
 from clkd_core.metrics.rsdr import DEADLINES_MS, rsdr_curve
 from clkd_core.report.provenance import Provenance
 
+NOT_LABELLED = "not labelled"
+NOT_MEASURED = "not measured"
+NO_PLANNER = "no planner"
+
 CASES = ("regular", "corner", "all")
 LATENCIES = ("inference_ms", "response_ms", "node_response_ms", "plan_inference_ms")
 RSDR_LATENCIES = ("inference_ms", "response_ms")
@@ -81,6 +85,16 @@ class RunScores:
     response_measured: bool
     """There was a transport; without one response_ms means nothing."""
 
+    def why_no_l2(self, model: str) -> str:
+        """The words that stand where the L2 of a model that is not in ``l2`` would be."""
+        if model == "planner" and not self.has_plans:
+            return NO_PLANNER
+        return NOT_MEASURED if self.has_truth else NOT_LABELLED
+
+    def why_no_rsdr(self) -> str:
+        """The words that stand where an RSDR that is None would be."""
+        return NOT_LABELLED if self.actions is None else NOT_MEASURED
+
 
 def score_run(
     rows: Sequence[FrameRow],
@@ -111,7 +125,7 @@ def score_run(
         if labelled
         else "",
         rsdr={
-            latency: _score_rsdr(models, latency, provenance.seed)
+            latency: _score_rsdr(models, latency, provenance)
             if labelled and (latency == "inference_ms" or measured)
             else None
             for latency in RSDR_LATENCIES
@@ -204,8 +218,9 @@ def _score_actions(rows: Sequence[FrameRow], seed: int) -> ActionScores:
 
 
 def _score_rsdr(
-    models: Mapping[str, Sequence[FrameRow]], latency: str, seed: int
+    models: Mapping[str, Sequence[FrameRow]], latency: str, provenance: Provenance
 ) -> dict[str, dict[str, Curve]]:
+    deadlines_ms = sorted({*DEADLINES_MS, provenance.deadline_ms})
     curves: dict[str, dict[str, Curve]] = {}
     for model in ("student", "majority"):
         parts = {case: rows_of_case(models[model], case) for case in CASES}
@@ -213,9 +228,9 @@ def _score_rsdr(
             case: rsdr_curve(
                 [getattr(row, latency) for row in part],
                 [row.correct for row in part],
-                DEADLINES_MS,
+                deadlines_ms,
                 clusters=[row.scene for row in part],
-                seed=seed,
+                seed=provenance.seed,
             )
             for case, part in parts.items()
             if part

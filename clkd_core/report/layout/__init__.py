@@ -1,0 +1,1 @@
+"""How a report looks: the page, its tables, cards and drawings, its style sheet."""

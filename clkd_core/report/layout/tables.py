@@ -1,0 +1,204 @@
+"""The report's tables as HTML. Whatever comes from data is escaped here."""
+
+from collections.abc import Mapping, Sequence
+from enum import IntEnum
+from html import escape
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clkd_core.metrics.intervals import Interval
+from clkd_core.metrics.meta_action import ActionScores
+from clkd_core.metrics.planning import HORIZONS_S
+from clkd_core.report.layout.plots import draw_whisker
+from clkd_core.report.scores import CASES, LATENCIES, NOT_MEASURED, RunScores
+from clkd_core.types import PathAction, SpeedAction
+
+MODELS = {
+    "student": "Student",
+    "blank": "Same student, blank images",
+    "ego_status": "Ego status only, no images",
+    "majority": "Majority answer",
+}
+"""In the order they are shown."""
+
+LATENCY_WORDS = {
+    "inference_ms": "inference_ms: encoded images in, decision out",
+    "response_ms": "response_ms: last image sent, decision received",
+    "node_response_ms": "node_response_ms: set complete, decision published",
+    "plan_inference_ms": "plan_inference_ms: encoded images in, trajectory out",
+}
+
+
+def build_table(head: Sequence[str], rows: Sequence[str], css_class: str = "") -> str:
+    """A table from escaped head cells and finished rows, in a box that scrolls on a phone."""
+    cells = "".join(f'<th scope="col">{name}</th>' for name in head)
+    return (
+        f'<div class="scroll"><table class="{css_class}"><thead><tr>{cells}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def build_action_table(scores: RunScores) -> str:
+    """Accuracy and macro-F1 of every model, regular, corner and all."""
+    assert scores.actions is not None
+    head = ["", "frames"]
+    head += [f"{case}<br>accuracy" for case in CASES] + [f"{case}<br>macro-F1" for case in CASES]
+    rows = [
+        _action_row(name, cases, main=model == "student")
+        for model, name in MODELS.items()
+        if (cases := scores.actions.get(model))
+    ]
+    return build_table([*head, ""], rows)
+
+
+def build_rsdr_table(scores: RunScores) -> str:
+    """RSDR at each deadline by latency, and at all cases of the student."""
+    rows = []
+    deadlines: Sequence[float] = ()
+    for latency, models in scores.rsdr.items():
+        if models is None:
+            rows.append(_word_row(latency, scores.why_no_rsdr(), 4))
+            continue
+        for case, curve in models["student"].items():
+            deadlines = list(curve)
+            cells = "".join(f"<td>{percent_cell(each)}</td>" for each in curve.values())
+            main = ' class="main"' if case == "all" else ""
+            rows.append(f'<tr{main}><th scope="row">{latency}, {case}</th>{cells}</tr>')
+    for case, curve in (_first_known(scores) or {}).items():
+        if case == "all":
+            cells = "".join(f"<td>{percent_cell(each)}</td>" for each in curve.values())
+            rows.append(f'<tr><th scope="row">Majority answer, in no time</th>{cells}</tr>')
+    return build_table(["", *(f"{deadline:g} ms" for deadline in deadlines)], rows)
+
+
+def build_latency_table(scores: RunScores) -> str:
+    """Percentiles of every latency."""
+    rows = []
+    for name in LATENCIES:
+        stats = scores.latencies.get(name)
+        words = escape(LATENCY_WORDS[name])
+        if stats is None:
+            rows.append(_word_row(words, NOT_MEASURED, 5))
+            continue
+        numbers = (stats.p50, stats.p95, stats.p99, stats.largest)
+        cells = "".join(f"<td>{value:.1f}</td>" for value in numbers)
+        rows.append(f'<tr><th scope="row">{words}</th>{cells}<td>{stats.frames}</td></tr>')
+    return build_table(["", "p50", "p95", "p99", "largest", "frames"], rows)
+
+
+def build_l2_table(scores: RunScores) -> str:
+    """L2 of planner and straight line, both conventions, regular, corner and all."""
+    head = ["", "frames"]
+    head += [f"average to {s} s<br>VAD, ST-P3" for s in HORIZONS_S]
+    head += [f"at {s} s<br>UniAD" for s in HORIZONS_S]
+    rows = []
+    for model, name in (("planner", "Planner"), ("constant_velocity", "Constant velocity")):
+        if model not in scores.l2:
+            rows.append(_word_row(name, scores.why_no_l2(model), 7))
+            continue
+        for case, each in scores.l2[model].items():
+            intervals = [*each.average_m.values(), *each.horizon_m.values()]
+            cells = "".join(f"<td>{metres_cell(interval)}</td>" for interval in intervals)
+            main = ' class="main"' if (model, case) == ("planner", "all") else ""
+            rows.append(
+                f'<tr{main}><th scope="row">{name}, {case}</th><td>{each.frames}</td>{cells}</tr>'
+            )
+    return build_table(head, rows)
+
+
+def build_f1_table(student: Mapping[str, ActionScores]) -> str:
+    """F1 of each action; a dash where no label has it."""
+    rows = []
+    actions: list[SpeedAction | PathAction] = [*SpeedAction, *PathAction]
+    for action in actions:
+        cells = ""
+        for case in CASES:
+            scores = student.get(case)
+            cells += f"<td>{_f1_words(scores, action) if scores else '&ndash;'}</td>"
+        labels = _label_count(student["all"], action)
+        rows.append(f'<tr><th scope="row">{action.name}</th><td>{labels}</td>{cells}</tr>')
+    return build_table(["action", "labels", *(f"F1 {case}" for case in CASES)], rows)
+
+
+def build_case_table(by_case_name: Mapping[str, tuple[int, int]]) -> str:
+    """Right answers by case name."""
+    rows = [
+        f'<tr><th scope="row">{escape(name)}</th><td>{frames}</td><td>{right}</td>'
+        f"<td>{right / frames:.0%}</td></tr>"
+        for name, (frames, right) in by_case_name.items()
+    ]
+    return build_table(["case", "frames", "right", "accuracy"], rows)
+
+
+def build_confusion_table(counts: NDArray[np.int64], actions: type[IntEnum], title: str) -> str:
+    """Labels down, answers across; the shade is the share of the label's frames."""
+    names = [action.name for action in actions]
+    rows = []
+    for number, name in enumerate(names):
+        total = max(1, int(counts[number].sum()))
+        cells = "".join(
+            _confusion_cell(int(count), total, right=column == number)
+            for column, count in enumerate(counts[number])
+        )
+        rows.append(f'<tr><th scope="row">{name}</th>{cells}</tr>')
+    head = ["right ↓ answered →", *(name.replace("_", "<wbr>_") for name in names), "no answer"]
+    return f"<h3>{title}</h3>" + build_table(head, rows, "confusion")
+
+
+def percent_cell(interval: Interval) -> str:
+    """``71.2 %`` over its interval."""
+    low, high = (f"{end * 100:.0f}" for end in (interval.low, interval.high))
+    return _cell(f"{interval.value * 100:.1f} %", low, high)
+
+
+def f1_cell(interval: Interval) -> str:
+    """``0.712`` over its interval."""
+    return _cell(f"{interval.value:.3f}", f"{interval.low:.2f}", f"{interval.high:.2f}")
+
+
+def metres_cell(interval: Interval) -> str:
+    """``0.71 m`` over its interval."""
+    return _cell(f"{interval.value:.2f} m", f"{interval.low:.2f}", f"{interval.high:.2f}")
+
+
+def _cell(value: str, low: str, high: str) -> str:
+    return f"{value}<small>{low}&ndash;{high}</small>"
+
+
+def _action_row(name: str, cases: Mapping[str, ActionScores], *, main: bool) -> str:
+    accuracy = (percent_cell(cases[c].accuracy) if c in cases else "&ndash;" for c in CASES)
+    macro = (f1_cell(cases[c].macro_f1) if c in cases else "&ndash;" for c in CASES)
+    cells = "".join(f"<td>{cell}</td>" for cell in (*accuracy, *macro))
+    whisker = draw_whisker(cases["all"].macro_f1, "main" if main else "")
+    css = ' class="main"' if main else ""
+    return (
+        f'<tr{css}><th scope="row">{name}</th><td>{cases["all"].frames}</td>{cells}'
+        f"<td>{whisker}</td></tr>"
+    )
+
+
+def _first_known(scores: RunScores) -> Mapping[str, Mapping[float, Interval]] | None:
+    known = [models["majority"] for models in scores.rsdr.values() if models is not None]
+    return known[0] if known else None
+
+
+def _word_row(name: str, words: str, columns: int) -> str:
+    return f'<tr><th scope="row">{name}</th><td class="word" colspan="{columns}">{words}</td></tr>'
+
+
+def _f1_words(scores: ActionScores, action: SpeedAction | PathAction) -> str:
+    value = scores.speed_f1[action] if isinstance(action, SpeedAction) else scores.path_f1[action]
+    return "&ndash;" if np.isnan(value) else f"{value:.2f}"
+
+
+def _label_count(scores: ActionScores, action: SpeedAction | PathAction) -> int:
+    counts = scores.speed_confusion if isinstance(action, SpeedAction) else scores.path_confusion
+    return int(counts[action].sum())
+
+
+def _confusion_cell(count: int, total: int, *, right: bool) -> str:
+    if not count:
+        return '<td class="zero" style="--share:0%;--tone:var(--good)">0</td>'
+    tone = "var(--good)" if right else "var(--bad)"
+    return f'<td style="--share:{12 + 48 * count / total:.0f}%;--tone:{tone}">{count}</td>'
