@@ -1,0 +1,1 @@
+"""From a scene to six camera images: shapes, ground, sky, weather."""
