@@ -85,14 +85,18 @@ def replay_bag(
 def _answer(
     seen: BagFrame, engine: Decider, planner: Planning | None, config: ReplayConfig
 ) -> FrameRow:
+    row = _row(seen)
     try:
         decision = engine.decide(seen.frame, blank=config.blank)
-        row = _with_decision(_row(seen), decision, config.deadline_ms)
-        if planner is None or config.blank:
-            return row
+    except FrameError as err:
+        return replace(row, reason=str(err))
+    row = _with_decision(row, decision, config.deadline_ms)
+    if planner is None or config.blank:
+        return row
+    try:
         return _with_plan(row, planner.plan(seen.frame, decision))
     except FrameError as err:
-        return replace(_row(seen), reason=str(err))
+        return replace(row, reason="; ".join(filter(None, (row.reason, f"no plan: {err}"))))
 
 
 def _row(seen: BagFrame) -> FrameRow:

@@ -1,0 +1,247 @@
+"""clkd_core.runtime.replay, bag_run and comparisons: from a bag to rows and a report."""
+
+import argparse
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import FakeEngine, FakePlanner, jpeg_bytes
+
+from clkd_core.data import topics
+from clkd_core.data.bag_messages import (
+    Label,
+    Pose,
+    future_to_msg,
+    image_to_msg,
+    label_to_msg,
+    odometry_to_msg,
+    route_command_to_msg,
+)
+from clkd_core.data.bags import write_bag
+from clkd_core.errors import ConfigError, DataError, FrameError
+from clkd_core.metrics.ego_status import fit_ego_status_baseline
+from clkd_core.metrics.frames import FrameRow, Outcome, read_frames, write_frames
+from clkd_core.runtime import replay
+from clkd_core.runtime.bag_run import ReplayConfig, replay_bag
+from clkd_core.runtime.comparisons import write_comparisons
+from clkd_core.types import (
+    CAMERAS,
+    META_ACTIONS,
+    CameraImage,
+    Decision,
+    EgoState,
+    RouteCommand,
+    SurroundFrame,
+    Trajectory,
+)
+
+START_NS = 1_000_000_000_000
+STEP_NS = 100_000_000
+
+
+def write_drive(
+    path: Path,
+    steps: int = 11,
+    *,
+    labelled: Sequence[int] = (0, 5, 10),
+    cameras: Sequence[str] = CAMERAS,
+    poses: bool = True,
+    broken: Sequence[int] = (),
+) -> Path:
+    """10 Hz; at ``broken`` steps every camera sends bytes that are no image."""
+    with write_bag(path) as bag:
+        if poses:
+            route = route_command_to_msg(RouteCommand.STRAIGHT)
+            bag.write(topics.ROUTE_COMMAND, topics.STRING, START_NS, route)
+        for step in range(steps):
+            now = START_NS + step * STEP_NS
+            if poses:
+                ego = odometry_to_msg(EgoState(stamp_ns=now, speed_mps=5.0), Pose())
+                bag.write(topics.ODOMETRY, topics.ODOMETRY_TYPE, now, ego)
+            for camera in cameras:
+                data = b"no image" if step in broken else jpeg_bytes()
+                msg = image_to_msg(camera, CameraImage(stamp_ns=now, encoded=data))
+                bag.write(topics.image_topic(camera), topics.COMPRESSED_IMAGE, now, msg)
+            if step in labelled:
+                write_label(bag, now)
+    return path
+
+
+def write_label(bag, stamp_ns: int) -> None:
+    future = Trajectory(xy_m=np.full((6, 2), 1.0, np.float32))
+    label = Label(
+        stamp_ns=stamp_ns, scene="s", case_name="fog", action=META_ACTIONS[0], future=future
+    )
+    bag.write(topics.TRUE_META_ACTION, topics.META_ACTION, stamp_ns, label_to_msg(label))
+    msg = future_to_msg(stamp_ns, future)
+    bag.write(topics.TRUE_TRAJECTORY, topics.PLANNED_TRAJECTORY, stamp_ns, msg)
+
+
+def test_every_camera_set_gives_a_row_and_labels_stand_at_their_keyframes(tmp_path: Path) -> None:
+    bag = write_drive(tmp_path / "bag")
+    rows = list(replay_bag(bag, FakeEngine(), FakePlanner()))
+    assert len(rows) == 11
+    assert [row.label is not None for row in rows] == [n in (0, 5, 10) for n in range(11)]
+    row = rows[5]
+    assert (row.scene, row.case_name, row.correct) == ("s", "fog", True)
+    assert row.outcome is Outcome.ANSWERED and row.inference_ms > 0
+    assert math.isnan(row.response_ms) and math.isnan(row.node_response_ms)
+    assert row.plan is not None and row.plan_with_decision and row.point_distances_m is not None
+    assert (row.speed_mps, row.command) == (5.0, RouteCommand.STRAIGHT)
+    assert rows[4].case_name == "" and rows[4].corner is None
+
+
+def test_keyframes_only_decides_on_labelled_frames_only(tmp_path: Path) -> None:
+    bag = write_drive(tmp_path / "bag")
+    engine = FakeEngine()
+    rows = list(replay_bag(bag, engine, config=ReplayConfig(keyframes_only=True)))
+    assert len(rows) == len(engine.frames) == 3 and all(row.label for row in rows)
+    assert all(row.plan is None for row in rows)
+
+
+def test_keyframes_only_means_all_frames_where_nothing_is_labelled(tmp_path: Path) -> None:
+    bag = write_drive(tmp_path / "bag", labelled=())
+    rows = list(replay_bag(bag, FakeEngine(), config=ReplayConfig(keyframes_only=True)))
+    assert len(rows) == 11 and not any(row.label for row in rows)
+
+
+def test_labelled_keyframe_without_images_is_a_dropped_row(tmp_path: Path) -> None:
+    with write_bag(tmp_path / "bag") as bag:
+        write_label(bag, START_NS - 3 * STEP_NS)
+        for camera in CAMERAS:
+            msg = image_to_msg(camera, CameraImage(stamp_ns=START_NS, encoded=jpeg_bytes()))
+            bag.write(topics.image_topic(camera), topics.COMPRESSED_IMAGE, START_NS, msg)
+    first, lost = replay_bag(tmp_path / "bag", FakeEngine())
+    assert first.label is None and first.answered
+    assert lost.label is not None and lost.outcome is Outcome.DROPPED and not lost.correct
+
+
+def test_unusable_frame_is_a_dropped_row_with_its_reason_and_the_next_goes_on(
+    tmp_path: Path,
+) -> None:
+    bag = write_drive(tmp_path / "bag", broken=(5,))
+    rows = list(replay_bag(bag, FakeEngine(), FakePlanner()))
+    assert [row.outcome is Outcome.DROPPED for row in rows] == [n == 5 for n in range(11)]
+    assert "no usable image" in rows[5].reason and rows[5].label is not None
+
+
+def test_failing_planner_does_not_cost_the_decision(tmp_path: Path) -> None:
+    class BrokenPlanner(FakePlanner):
+        def plan(self, frame: SurroundFrame, decision: Decision | None):
+            raise FrameError("the planner's output is NaN")
+
+    row = next(replay_bag(write_drive(tmp_path / "bag"), FakeEngine(), BrokenPlanner()))
+    assert row.answered and row.plan is None and "planner's output is NaN" in row.reason
+
+
+def test_single_camera_without_poses_is_degraded_and_says_why(tmp_path: Path) -> None:
+    bag = write_drive(tmp_path / "bag", cameras=["CAM_FRONT"], poses=False, labelled=())
+    rows = list(replay_bag(bag, FakeEngine()))
+    assert len(rows) == 11 and all(row.degraded for row in rows)
+    lines = replay.describe_rows(rows)
+    assert lines[0].startswith("11 of 11 frames: no image from CAM_FRONT_LEFT")
+    assert "11 of 11 frames: no odometry" in lines
+    assert lines[-1] == "not labelled: no accuracy, RSDR or L2"
+
+
+def test_late_answers_are_called_late(tmp_path: Path) -> None:
+    bag = write_drive(tmp_path / "bag")
+    rows = replay_bag(bag, FakeEngine(), config=ReplayConfig(deadline_ms=1e-6))
+    assert {row.outcome for row in rows} == {Outcome.LATE}
+    with pytest.raises(ConfigError, match="deadline_ms is nan"):
+        ReplayConfig(deadline_ms=math.nan)
+
+
+def test_comparisons_answer_the_same_keyframes_blank_and_by_ego_status(tmp_path: Path) -> None:
+    bag = write_drive(tmp_path / "bag")
+    run, checkpoint = tmp_path / "run", tmp_path / "student"
+    write_frames(run / "frames.csv", replay_bag(bag, FakeEngine()))
+    baseline = fit_ego_status_baseline([None], [None], [META_ACTIONS[3]], seed=0)
+    baseline.save(checkpoint / "ego_status")
+    write_comparisons(run, [bag], FakeEngine(META_ACTIONS[7]), checkpoint)
+    blank = read_frames(run / "frames_blank.csv")
+    by_ego = read_frames(run / "frames_ego_status.csv")
+    assert [row.answer for row in blank] == [META_ACTIONS[7]] * 3
+    assert [row.answer for row in by_ego] == [META_ACTIONS[3]] * 3
+    assert [row.stamp_ns for row in blank] == [row.stamp_ns for row in by_ego]
+
+
+def test_comparisons_of_an_unlabelled_run_leave_nothing_behind(tmp_path: Path) -> None:
+    bag = write_drive(tmp_path / "bag", labelled=())
+    write_frames(tmp_path / "frames.csv", replay_bag(bag, FakeEngine()))
+    (tmp_path / "frames_blank.csv").write_text("of an earlier run")
+    write_comparisons(tmp_path, [bag], FakeEngine(), tmp_path)
+    assert not (tmp_path / "frames_blank.csv").exists()
+
+
+class LoadedEngine(FakeEngine):
+    device = "cpu"
+
+
+def arguments(tmp_path: Path, bag: Path, *more: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    replay.add_arguments(parser)
+    out = str(tmp_path / "run")
+    return parser.parse_args([str(bag), "--checkpoint", str(tmp_path), "--out", out, *more])
+
+
+def run_direct(
+    tmp_path: Path, bag: Path, monkeypatch: pytest.MonkeyPatch, *more: str
+) -> list[FrameRow]:
+    monkeypatch.setattr(replay, "_load", lambda args: (LoadedEngine(), FakePlanner()))
+    assert replay.run(arguments(tmp_path, bag, *more)) == 0
+    return read_frames(tmp_path / "run" / "frames.csv")
+
+
+def test_direct_replay_writes_rows_report_and_metrics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_direct(tmp_path, write_drive(tmp_path / "bag"), monkeypatch)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["latency"]["response_ms"] == "not measured"
+    assert metrics["rsdr"]["response_ms"] == "not measured"
+    assert set(metrics["actions"]) >= {"student", "majority", "blank"}
+    assert (tmp_path / "run" / "report.html").stat().st_size > 1000
+
+
+def test_direct_replay_of_an_unlabelled_bag_prints_not_labelled_and_never_zero(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_direct(tmp_path, write_drive(tmp_path / "bag", labelled=()), monkeypatch)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["actions"] == metrics["rsdr"]["inference_ms"] == "not labelled"
+    assert metrics["l2_m"]["planner"] == "not labelled"
+    assert "not labelled" in capsys.readouterr().out
+
+
+def test_three_direct_replays_give_identical_decisions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bag = write_drive(tmp_path / "bag", broken=(3,))
+    runs = [run_direct(tmp_path, bag, monkeypatch) for _ in range(3)]
+    answers = [[(r.stamp_ns, r.answer, r.reason, r.outcome) for r in rows] for rows in runs]
+    assert answers[0] == answers[1] == answers[2]
+
+
+def test_folder_of_bags_is_replayed_bag_by_bag(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        write_drive(tmp_path / "bags" / name, 3, labelled=())
+    assert len(run_direct(tmp_path, tmp_path / "bags", monkeypatch)) == 6
+
+
+def test_missing_bag_is_found_before_the_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay, "_load", lambda args: pytest.fail("loaded a model for nothing"))
+    with pytest.raises(DataError, match="does not exist"):
+        replay.run(arguments(tmp_path, tmp_path / "nothing"))
+
+
+def test_live_replay_refuses_what_only_direct_replay_can_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--blank and --keyframes-only are for direct"):
+        replay.run(arguments(tmp_path, tmp_path, "--live", "--blank"))
