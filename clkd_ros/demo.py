@@ -61,8 +61,6 @@ class Step:
     """What that is, a few words."""
     reads: tuple[Path, ...] = ()
     """Config files; changing one makes the step and all after it run again."""
-    keep: bool = True
-    """False: run every time, because it takes seconds and prints what all was for."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,7 +75,10 @@ def run(args: argparse.Namespace) -> int:
     configs = _relative(shared_folder("config"))
     config = load_config(DemoConfig, configs / "demo" / f"{args.size}.yaml")
     start_s = time.monotonic()
-    run_steps(demo_steps(config, configs, args.out), args.out)
+    steps = demo_steps(config, configs, args.out)
+    ran = run_steps(steps, args.out)
+    if steps[-1].name not in ran:
+        print_numbers(args.out)  # the last step prints them itself
     print(f"all steps done in {time.monotonic() - start_s:.0f} s")
     return print_verdict(args.out, asserted=config.assert_quality)
 
@@ -92,11 +93,10 @@ def demo_steps(config: DemoConfig, configs: Path, out: Path) -> list[Step]:
             ("nodes", Path("nodes", "dual_system.yaml")),
         )
     }
-    replay = ("clkd", "replay", str(bag), "--checkpoint", str(student), "--out", str(out))
     return [
         Step(
             name="world",
-            words=("clkd", "world", str(reads["world"]), "--out", str(world)),
+            words=("clkd", "world", "--config", str(reads["world"]), "--out", str(world)),
             makes=world,
             what="synthetic drives in the nuScenes schema",
             reads=(reads["world"],),
@@ -115,7 +115,7 @@ def demo_steps(config: DemoConfig, configs: Path, out: Path) -> list[Step]:
             name="train-planner",
             words=(
                 *("clkd", "train-planner", str(reads["planner"])),
-                *(f"student={student}", f"data_root={world}"),
+                *(f"student={student}", f"data.root={world}"),
             ),
             makes=student / "planner",
             what="a planner on the student's features",
@@ -130,39 +130,33 @@ def demo_steps(config: DemoConfig, configs: Path, out: Path) -> list[Step]:
         ),
         Step(
             name="live",
-            words=(*replay, "--live"),
-            makes=out / "frames.csv",
-            what="the bag played in real time through the nodes",
-            reads=(reads["nodes"],),
-        ),
-        Step(
-            name="blank",
-            words=(*replay, "--blank", "--keyframes-only"),
-            makes=out / "frames_blank.csv",
-            what="the same student on blank images",
-        ),
-        Step(
-            name="report",
-            words=("clkd", "report", str(out)),
+            words=(
+                *("clkd", "replay", str(bag), "--live"),
+                *("--checkpoint", str(student), "--out", str(out)),
+            ),
             makes=out / "report.html",
-            what="the scored report",
-            keep=False,
+            what="the bag played in real time through the nodes, and scored",
+            reads=(reads["nodes"],),
         ),
     ]
 
 
-def run_steps(steps: Sequence[Step], out: Path) -> None:
+def run_steps(steps: Sequence[Step], out: Path) -> list[str]:
     """Run the steps in order, skipping those whose marker still holds.
+
+    Returns:
+        Names of the steps that ran.
 
     Raises:
         ClkdError: a step failed; names its command and exit code.
     """
+    ran = []
     key = _hash_sources()
     for number, step in enumerate(steps, start=1):
         key = _chain(key, step)
         marker = out / ".done" / f"{step.name}.json"
         head = f"[{number}/{len(steps)}]"
-        if step.keep and step.makes.exists() and _marker_key(marker) == key:
+        if step.makes.exists() and _marker_key(marker) == key:
             print(f"{head} {step.name}: kept {step.makes} ({step.what})", flush=True)
             continue
         marker.unlink(missing_ok=True)
@@ -174,6 +168,8 @@ def run_steps(steps: Sequence[Step], out: Path) -> None:
         size = f"{_size_bytes(step.makes) / 1e6:.1f} MB"
         print(f"{head} made {step.makes}: {step.what}, {size}, {seconds:.1f} s", flush=True)
         write_text_atomic(marker, json.dumps({"key": key, "seconds": round(seconds, 1)}) + "\n")
+        ran.append(step.name)
+    return ran
 
 
 def _run_step(step: Step) -> None:
@@ -274,6 +270,14 @@ def _relative(path: Path) -> Path:
     """As seen from here where that is shorter to type."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def print_numbers(out: Path) -> None:
+    """The headline numbers of a run that was finished before."""
+    from clkd_core.report.summary import summarize
+
+    for line in summarize(json.loads((out / "metrics.json").read_text())):
+        print(line)
 
 
 def print_verdict(out: Path, *, asserted: bool) -> int:

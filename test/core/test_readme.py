@@ -1,13 +1,12 @@
-"""Every command in README.md runs: `make test` runs the cheap variants, `make readme` the text.
+"""Every command in README.md runs: `make test` runs cheap variants, `make readme` the very text.
 
 A ``bash`` block is preceded by one comment that says how it is checked:
 
-- ``<!-- check -->``: the block itself, in both;
-- ``<!-- check: OTHER -->``: `make test` runs OTHER instead, `make readme` the block itself;
+- ``<!-- check -->``: run it; `make test` first makes it cheap by the table ``CHEAP``;
 - ``<!-- needs: PROGRAM -->``: only where PROGRAM is found, and the skip says so;
-- ``<!-- check elsewhere: WHY -->``: neither; WHY names what checks it.
+- ``<!-- check elsewhere: WHY -->``: not run here; WHY names what checks it.
 
-Blocks run in the order of the page, in the checkout, with `.venv/bin` on the path.
+Blocks run in the order of the page, in the checkout.
 """
 
 import os
@@ -24,6 +23,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 WORD_FOR_WORD = os.environ.get("CLKD_README") == "full"
+
+CHEAP = {
+    "make demo": "make demo SIZE=tiny",
+    "runs/demo/": "runs/demo-tiny/",
+    "config/train/demo.yaml": "config/train/smoke.yaml out=runs/readme/smoke",
+}
+"""Text of the page -> what `make test` runs instead."""
 
 _BLOCK = re.compile(
     r"(?:^<!-- (?P<mark>[^\n]*?) -->\n)?^```(?P<language>\w*)\n(?P<body>.*?)^```$", re.M | re.S
@@ -61,14 +67,22 @@ COMMANDS = [block for block in BLOCKS if block.language == "bash"]
 def commands_of(block: Block) -> str:
     """What to run for a block, or a skip that says what is missing."""
     kind, _, argument = block.mark.partition(": ")
-    if kind == "check":
-        return block.body if WORD_FOR_WORD or not argument else argument
     if kind == "needs":
         if shutil.which(argument) is None:
             pytest.skip(f"{argument} is missing")
-        return block.body
-    assert kind == "check elsewhere", f"README.md:{block.line}: a bash block without its mark"
-    pytest.skip(argument)
+    elif kind == "check elsewhere":
+        pytest.skip(argument)
+    else:
+        assert kind == "check", f"README.md:{block.line}: a bash block without its mark"
+    return block.body if WORD_FOR_WORD else make_cheap(block.body)
+
+
+def make_cheap(commands: str) -> str:
+    """The same commands at the smallest size, with whichever Python runs the tests."""
+    for text, cheap in CHEAP.items():
+        commands = commands.replace(text, cheap)
+    programs = {"clkd": f"{sys.executable} -m clkd_core.cli", "python": sys.executable}
+    return re.sub(r"\.venv/bin/(clkd|python)", lambda found: programs[found[1]], commands)
 
 
 def run_shell(commands: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
@@ -128,8 +142,16 @@ def test_links_and_pictures_of_the_page_exist() -> None:
 
 
 def test_blocks_are_read_with_their_marks() -> None:
-    text = "x\n<!-- check: make a -->\n```bash\nmake b\nmake c\n```\n```text\nno\n```\n"
+    text = "x\n<!-- needs: a -->\n```bash\nmake b\nmake c\n```\n```text\nno\n```\n"
     assert [(b.mark, b.language, b.body) for b in read_blocks(text)] == [
-        ("check: make a", "bash", "make b\nmake c\n"),
+        ("needs: a", "bash", "make b\nmake c\n"),
         ("", "text", "no\n"),
     ]
+
+
+def test_cheap_commands_are_the_same_ones_at_the_smallest_size() -> None:
+    assert make_cheap("make demo\n") == "make demo SIZE=tiny\n"
+    replay = make_cheap(".venv/bin/clkd replay x --checkpoint runs/demo/student")
+    assert (
+        replay == f"{sys.executable} -m clkd_core.cli replay x --checkpoint runs/demo-tiny/student"
+    )
