@@ -1,22 +1,21 @@
 """All keyframes of a split, seen once through the student's frozen vision tower."""
 
-from collections.abc import Iterable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from clkd_core.data.keyframes import Keyframe, surround_frame
-from clkd_core.errors import ClkdError, DataError
+from clkd_core.errors import DataError, FrameError
 from clkd_core.models.planner import PlannerInputs, build_inputs
-from clkd_core.models.vlm import DrivingVlm
 from clkd_core.progress import progress
-from clkd_core.runtime.decode import decode_views
+from clkd_core.runtime.engine import EncodedFrame, Engine
+from clkd_core.types import SurroundFrame
 
-_BATCH = 16  # frames: 96 views keep two cores busy without much memory
+_READ_AHEAD = 8  # frames whose files are read while others are encoded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,27 +35,20 @@ class PlannerSet:
         return len(self.truth_m)
 
 
-def encode_keyframes(
-    keyframes: Sequence[Keyframe], vlm: DrivingVlm, *, device: torch.device, desc: str
-) -> PlannerSet:
-    """Decode and encode every keyframe that has a future; the rest is left out.
+def encode_keyframes(keyframes: Sequence[Keyframe], engine: Engine, *, desc: str) -> PlannerSet:
+    """Encode every keyframe that has a future, as the engine does on the road; omit the rest.
 
     Raises:
-        DataError: no keyframe has a future, or an image cannot be read; names the keyframe.
+        DataError: no keyframe has a future, or an image cannot be used; names the keyframe.
     """
     labelled = [k for k in keyframes if k.future is not None and k.action is not None]
     if not labelled:
         raise DataError(f"{desc}: none of {len(keyframes)} keyframes has 3 s of future")
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        batches = _decoded_batches(labelled, vlm.image_size, pool)
-        total = -(-len(labelled) // _BATCH)
-        encoded = [
-            _encode(vlm, views, present, device)
-            for views, present in progress(batches, total=total, desc=desc, unit="batches")
-        ]
+    frames = progress(_read_frames(labelled), total=len(labelled), desc=desc, unit="frames")
+    encoded = [_encode(k, frame, engine) for k, frame in zip(labelled, frames, strict=True)]
     inputs = build_inputs(
-        torch.cat([features for features, _ in encoded]),
-        torch.cat([present for _, present in encoded]),
+        torch.cat([e.features.float().cpu() for e in encoded]),
+        torch.cat([e.present.cpu() for e in encoded]),
         [k.ego for k in labelled],
         [k.command for k in labelled],
         [k.action for k in labelled],
@@ -69,31 +61,24 @@ def encode_keyframes(
     )
 
 
-def _decoded_batches(
-    keyframes: Sequence[Keyframe], size_hw: tuple[int, int], pool: Executor
-) -> Iterable[tuple[Tensor, Tensor]]:
-    """Batches of views (B, C, 3, H, W) uint8 and present (B, C) bool."""
-    for start in range(0, len(keyframes), _BATCH):
-        chunk = keyframes[start : start + _BATCH]
-        decoded = list(pool.map(lambda k: _decode(k, size_hw), chunk))
-        yield (
-            torch.from_numpy(np.stack([views for views, _ in decoded])),
-            torch.from_numpy(np.stack([present for _, present in decoded])),
-        )
+def _read_frames(keyframes: Sequence[Keyframe]) -> Iterator[SurroundFrame]:
+    """The frames in order, their files read a little ahead."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read") as pool:
+        waiting = [pool.submit(surround_frame, k) for k in keyframes[:_READ_AHEAD]]
+        for k in keyframes[_READ_AHEAD:]:
+            yield waiting.pop(0).result()
+            waiting.append(pool.submit(surround_frame, k))
+        for read in waiting:
+            yield read.result()
 
 
-def _decode(
-    keyframe: Keyframe, size_hw: tuple[int, int]
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+def _encode(keyframe: Keyframe, frame: SurroundFrame, engine: Engine) -> EncodedFrame:
+    """Encode one frame; damage that the road would mask is refused here."""
+    where = f"keyframe {keyframe.sample_token} of {keyframe.scene}"
     try:
-        return decode_views(surround_frame(keyframe), size_hw)
-    except ClkdError as err:
-        raise DataError(f"keyframe {keyframe.sample_token} of {keyframe.scene}: {err}") from err
-
-
-@torch.inference_mode()
-def _encode(
-    vlm: DrivingVlm, views: Tensor, present: Tensor, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    features = vlm.encode_views(views.to(device), present.to(device))
-    return features.float().cpu(), present
+        encoded = engine.encode(frame)
+    except FrameError as err:
+        raise DataError(f"{where}: {err}") from err
+    if int(encoded.present.sum()) < len(frame.images):
+        raise DataError(f"{where}: {'; '.join(encoded.degraded)}")
+    return encoded

@@ -16,7 +16,6 @@ from clkd_core.config import save_config
 from clkd_core.data.keyframes import Keyframe, load_keyframes
 from clkd_core.data.labels import lidar_from_ego, meta_action_from_future
 from clkd_core.files import replace_folder
-from clkd_core.models.checkpoint import load_vlm
 from clkd_core.models.planner import NO_ACTION, NO_COMMAND, Planner, PlannerConfig, PlannerInputs
 from clkd_core.models.planner_checkpoint import FOLDER, student_identity, write_planner
 from clkd_core.models.trajectories import build_vocabulary
@@ -25,6 +24,7 @@ from clkd_core.planner_training.curves import save_curves
 from clkd_core.planner_training.evaluate import PlannerScores, score_planner
 from clkd_core.planner_training.features import PlannerSet, encode_keyframes
 from clkd_core.planner_training.losses import planner_loss
+from clkd_core.runtime.engine import Engine
 
 _log = logging.getLogger(__name__)
 
@@ -38,19 +38,16 @@ def train_planner(config: PlannerTrainConfig) -> tuple[Path, PlannerScores]:
     Raises:
         ClkdError: the student, the data or the place to write cannot be used.
     """
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    device = choose_device(config.device)
     identity = student_identity(config.student)
     data = config.data
     train = _thinned(load_keyframes(data.root, data.version, "train"), data.max_keyframes)
     val = load_keyframes(data.root, data.version, "val")
-    vlm = load_vlm(config.student, device)
-    train_set = encode_keyframes(train, vlm, device=device, desc="encode training views")
-    val_set = encode_keyframes(val, vlm, device=device, desc="encode validation views")
+    engine = Engine.from_checkpoint(config.student, device=config.device, threads=config.threads)
+    train_set = encode_keyframes(train, engine, desc="encode training views")
+    val_set = encode_keyframes(val, engine, desc="encode validation views")
     folder = config.student / FOLDER
     with replace_folder(folder) as part:
-        planner, records = fit_planner(config, train_set, device=device)
+        planner, records = fit_planner(config, train_set, device=engine.device)
         scores = score_planner(planner, val_set)
         save_config(config, part / "config.yaml")
         _write_metrics(part / "metrics.jsonl", [*records, scores.to_json()])
@@ -130,13 +127,6 @@ def drop_inputs(
         command=inputs.command.masked_fill(drawn(rows, dropout.command_frac), NO_COMMAND),
         present=inputs.present & ~drawn(inputs.present.shape, dropout.view_frac),
     )
-
-
-def choose_device(name: str) -> torch.device:
-    """``auto`` is CUDA where there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
 
 
 def _thinned(keyframes: list[Keyframe], limit: int | None) -> list[Keyframe]:

@@ -2,20 +2,15 @@
 
 import math
 import time
-from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from clkd_core.errors import FrameError
-from clkd_core.models.checkpoint import load_vlm
 from clkd_core.models.planner import Planner, build_inputs
 from clkd_core.models.planner_checkpoint import load_planner
-from clkd_core.models.vlm import DrivingVlm
-from clkd_core.runtime.decode import decode_frame
+from clkd_core.runtime.engine import EncodedFrame, Engine
 from clkd_core.types import (
     CAMERAS,
     CameraImage,
@@ -29,18 +24,16 @@ from clkd_core.types import (
 MAX_SPEED_MPS = 70.0
 """Beyond 252 km/h either way an ego speed is taken for a fault of the odometry."""
 
+_WARM_UP_FRAMES = 3
+
 
 class PlannerEngine:
-    """A planner with the student whose features it reads."""
+    """A planner with the student whose features it reads; not for several threads at once."""
 
-    def __init__(self, planner: Planner, vlm: DrivingVlm, *, device: torch.device) -> None:
-        """Both models in evaluation mode and on ``device`` already."""
+    def __init__(self, planner: Planner, engine: Engine) -> None:
+        """Both on one device; in one process the engine may be the one that decides."""
         self._planner = planner
-        self._vlm = vlm
-        self._device = device
-        self._pool: Executor = ThreadPoolExecutor(
-            max_workers=len(CAMERAS), thread_name_prefix="decode"
-        )
+        self._engine = engine
 
     @classmethod
     def from_checkpoint(
@@ -50,27 +43,22 @@ class PlannerEngine:
 
         Args:
             student_folder: as written by the distillation, with ``planner/`` in it.
-            device: ``cpu``, ``cuda``, or ``auto``: CUDA where there is one.
-            threads: of torch on the CPU, for the whole process; None leaves them alone.
+            device: ``auto`` (CUDA where there is one, else the CPU), ``cpu`` or ``cuda[:N]``.
+            threads: of torch (the whole process) and of decoding; None leaves torch's own.
 
         Raises:
             CheckpointError: one of the two is missing, damaged, or made for another student.
+            ConfigError: the device is unknown or absent.
         """
-        if threads is not None:
-            torch.set_num_threads(threads)
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        place = torch.device(device)
-        planner = load_planner(Path(student_folder), device=place)
-        return cls(planner, load_vlm(Path(student_folder), place), device=place)
+        engine = Engine.from_checkpoint(Path(student_folder), device=device, threads=threads)
+        return cls(load_planner(Path(student_folder), device=engine.device), engine)
 
     def warm_up(self) -> None:
-        """Plan a grey frame twice, so that the first real one is not the slow one."""
-        grey = np.full((*self._vlm.image_size, 3), 128, np.uint8)
-        frame = SurroundFrame(
-            stamp_ns=0, images={c: CameraImage(stamp_ns=0, pixels=grey) for c in CAMERAS}
-        )
-        for _ in range(2):
+        """Plan made-up frames, so that the first real one finds all prepared."""
+        pixels = np.full((*self._engine.image_size, 3), 128, np.uint8)
+        image = CameraImage(stamp_ns=0, pixels=pixels)
+        frame = SurroundFrame(stamp_ns=0, images=dict.fromkeys(CAMERAS, image))
+        for _ in range(_WARM_UP_FRAMES):
             self.plan(frame, None)
 
     def plan(self, frame: SurroundFrame, decision: Decision | None) -> Plan:
@@ -78,36 +66,18 @@ class PlannerEngine:
 
         Args:
             frame: missing views are masked and named in the plan's reasons.
-            decision: the newest fresh enough to be followed; None plans without one.
+            decision: the newest one, fresh enough to be followed; None plans without.
 
         Raises:
             FrameError: no view is usable, or the output is not finite.
         """
         start_s = time.perf_counter()
-        decoded = decode_frame(frame, self._vlm.image_size, pool=self._pool)
-        with torch.inference_mode():
-            present = torch.from_numpy(decoded.present)[None].to(self._device)
-            views = torch.from_numpy(decoded.views)[None].to(self._device)
-            features = self._vlm.encode_views(views, present)
-        return self._finish(frame, decision, features, present, decoded.failures, start_s)
+        return self._plan(frame, decision, self._engine.encode(frame), start_s)
 
     def plan_from_features(
-        self,
-        frame: SurroundFrame,
-        decision: Decision | None,
-        features: Tensor,
-        present: NDArray[np.bool_],
-        *,
-        failures: tuple[str, ...] = (),
+        self, frame: SurroundFrame, decision: Decision | None, encoded: EncodedFrame
     ) -> Plan:
-        """Plan on features the student has computed already; nothing is decoded.
-
-        Args:
-            frame: the frame that the features come from.
-            decision: as in :meth:`plan`.
-            features: (C, P, D) of this student's vision tower.
-            present: (C,) bool, True where a view was used.
-            failures: what ``decode_frame`` said about the views that were not.
+        """Plan on what ``Engine.encode`` made of the frame already, for this student.
 
         Returns:
             A plan whose ``inference_ms`` counts only what happened here.
@@ -115,34 +85,32 @@ class PlannerEngine:
         Raises:
             FrameError: the output is not finite.
         """
-        start_s = time.perf_counter()
-        rows = torch.from_numpy(np.asarray(present, np.bool_))[None].to(self._device)
-        return self._finish(
-            frame, decision, features[None].to(self._device), rows, failures, start_s
-        )
+        return self._plan(frame, decision, encoded, time.perf_counter())
 
-    def _finish(
+    @torch.inference_mode()
+    def _plan(
         self,
         frame: SurroundFrame,
         decision: Decision | None,
-        features: Tensor,
-        present: Tensor,
-        failures: tuple[str, ...],
+        encoded: EncodedFrame,
         start_s: float,
     ) -> Plan:
         ego, fault = _believable(frame.ego)
         action = None if decision is None else decision.action
-        with torch.inference_mode():
-            inputs = build_inputs(features.float(), present, [ego], [frame.command], [action])
-            xy_m = self._planner.best(self._planner(inputs))[0].cpu().numpy()
+        inputs = build_inputs(
+            encoded.features.float(), encoded.present, [ego], [frame.command], [action]
+        )
+        xy_m = self._planner.best(self._planner(inputs))[0].cpu().numpy()
         if not np.isfinite(xy_m).all():
-            raise FrameError("the planner's output is NaN or infinite, expected metres")
+            raise FrameError(
+                f"the plan for frame {frame.stamp_ns} is NaN or infinite, expected metres"
+            )
         return Plan(
             stamp_ns=frame.stamp_ns,
             trajectory=Trajectory(xy_m=xy_m),
-            inference_ms=1000 * (time.perf_counter() - start_s),
+            inference_ms=(time.perf_counter() - start_s) * 1e3,
             decision_stamp_ns=None if decision is None else decision.stamp_ns,
-            degraded=(*frame.degraded_reasons, *failures, *fault),
+            degraded=(*encoded.degraded, *fault),
         )
 
 

@@ -1,0 +1,250 @@
+"""The planner network: what may influence a plan and what must not; its checkpoint."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from clkd_core.errors import CheckpointError
+from clkd_core.files import replace_folder
+from clkd_core.models.planner import (
+    NO_ACTION,
+    Planner,
+    PlannerConfig,
+    PlannerInputs,
+    action_agreement,
+    build_inputs,
+)
+from clkd_core.models.planner_checkpoint import load_planner, student_identity, write_planner
+from clkd_core.types import (
+    META_ACTIONS,
+    EgoState,
+    MetaAction,
+    PathAction,
+    RouteCommand,
+    SpeedAction,
+)
+
+PATCHES, WIDTH, SIZE = 5, 12, 16
+
+
+def build(seed: int = 0, **sizes: float) -> Planner:
+    """A small planner with random weights everywhere, its corrections included."""
+    torch.manual_seed(seed)
+    planner = Planner(
+        PlannerConfig(**{"width": 16, "heads": 2, "tokens_per_view": 2, **sizes}),
+        vocabulary_m=torch.randn(SIZE, 6, 2) * 10,
+        own_action=torch.arange(SIZE),
+        patches=PATCHES,
+        feature_width=WIDTH,
+    )
+    torch.nn.init.normal_(planner.refine.weight)
+    return planner.eval()
+
+
+def some_inputs(batch: int = 3) -> PlannerInputs:
+    generator = torch.Generator().manual_seed(7)
+    return build_inputs(
+        torch.randn(batch, 6, PATCHES, WIDTH, generator=generator),
+        torch.ones(batch, 6, dtype=torch.bool),
+        [EgoState(stamp_ns=0, speed_mps=3.0 + i, yaw_rate_radps=0.1) for i in range(batch)],
+        [RouteCommand.LEFT] * batch,
+        [META_ACTIONS[i] for i in range(batch)],
+    )
+
+
+@torch.inference_mode()
+def scores(planner: Planner, inputs: PlannerInputs) -> torch.Tensor:
+    return planner(inputs).log_prob
+
+
+def test_probabilities_sum_to_one() -> None:
+    total = scores(build(), some_inputs()).exp().sum(dim=-1)
+    torch.testing.assert_close(total, torch.ones(3))
+
+
+@pytest.mark.parametrize("content", [0.0, 1e3, float("nan")])
+def test_a_masked_view_does_not_influence_the_plan(content: float) -> None:
+    planner, inputs = build(), some_inputs()
+    present = inputs.present.clone()
+    present[:, 2] = False
+    filled = inputs.features.clone()
+    filled[:, 2] = content
+    wanted = scores(planner, inputs._replace(present=present))
+    got = scores(planner, inputs._replace(present=present, features=filled))
+    torch.testing.assert_close(got, wanted, rtol=0, atol=0)
+
+
+def test_a_present_view_influences_the_plan() -> None:
+    planner, inputs = build(), some_inputs()
+    changed = inputs.features.clone()
+    changed[:, 2] = torch.randn(PATCHES, WIDTH)
+    assert not torch.allclose(
+        scores(planner, inputs._replace(features=changed)), scores(planner, inputs)
+    )
+
+
+def test_a_plan_is_possible_when_every_view_is_masked() -> None:
+    inputs = some_inputs()
+    blind = inputs._replace(present=torch.zeros_like(inputs.present))
+    assert torch.isfinite(scores(build(), blind)).all()
+
+
+def test_without_an_ego_state_speed_and_yaw_rate_do_not_influence_the_plan() -> None:
+    planner, inputs = build(), some_inputs()
+    unknown = inputs._replace(has_ego=torch.zeros_like(inputs.has_ego))
+    other = unknown._replace(
+        speed_mps=inputs.speed_mps + 9, yaw_rate_radps=-inputs.yaw_rate_radps,
+        steady_xy_m=inputs.steady_xy_m * float("nan"),
+    )  # fmt: skip
+    torch.testing.assert_close(scores(planner, other), scores(planner, unknown), rtol=0, atol=0)
+    assert not torch.allclose(scores(planner, unknown), scores(planner, inputs))
+
+
+@pytest.mark.parametrize("field", ["command", "action"])
+def test_an_unknown_command_or_action_is_a_case_of_its_own(field: str) -> None:
+    inputs = some_inputs(1)
+    known = range(5 if field == "command" else 20)
+    rows = [
+        scores(build(), inputs._replace(**{field: torch.tensor([index])}))
+        for index in [*known, len(known)]
+    ]
+    assert all(not torch.allclose(row, rows[-1]) for row in rows[:-1])
+
+
+def test_agreement_tells_speed_and_path_apart() -> None:
+    stop_left = MetaAction(SpeedAction.STOP, PathAction.LEFT_TURN)
+    stop_straight = MetaAction(SpeedAction.STOP, PathAction.STRAIGHT)
+    keep_left = MetaAction(SpeedAction.KEEP, PathAction.LEFT_TURN)
+    own = torch.tensor([stop_left.index, stop_straight.index, keep_left.index])
+    asked = torch.tensor([stop_left.index, NO_ACTION])
+    assert action_agreement(asked, own).tolist() == [
+        [[1, 1], [1, -1], [-1, 1]],
+        [[0, 0], [0, 0], [0, 0]],
+    ]
+
+
+def test_corrections_stay_within_their_bound() -> None:
+    planner = build(refine_bound_m=0.25)
+    with torch.no_grad():
+        planner.refine.weight.mul_(1000)
+        output = planner(some_inputs())
+        moved = planner.refined(output, torch.arange(SIZE).expand(3, SIZE)) - planner.vocabulary_m
+    assert moved.abs().max() <= 0.25 + 1e-5
+    assert moved.abs().max() > 0.2
+
+
+def test_the_best_trajectory_is_the_most_probable_one_corrected() -> None:
+    planner = build()
+    with torch.no_grad():
+        output = planner(some_inputs())
+        best = planner.best(output)
+    for row in range(3):
+        chosen = int(output.log_prob[row].argmax())
+        shift = torch.tanh(planner.refine(output.read[row, chosen])).view(6, 2)
+        torch.testing.assert_close(best[row], planner.vocabulary_m[chosen] + shift)
+
+
+def test_inputs_mark_what_is_unknown() -> None:
+    inputs = build_inputs(
+        torch.zeros(2, 6, PATCHES, WIDTH),
+        torch.ones(2, 6, dtype=torch.bool),
+        [None, EgoState(stamp_ns=0, speed_mps=4.0)],
+        [None, RouteCommand.RIGHT],
+        [None, META_ACTIONS[7]],
+    )
+    assert inputs.has_ego.tolist() == [False, True]
+    assert inputs.command.tolist() == [5, 2]
+    assert inputs.action.tolist() == [NO_ACTION, 7]
+    assert inputs.steady_xy_m[1, -1].tolist() == [12.0, 0.0]
+
+
+def test_features_of_another_shape_are_refused() -> None:
+    inputs = some_inputs()
+    with pytest.raises(ValueError, match=r"features are \(3, 6, 4, 12\)"):
+        build()(inputs._replace(features=inputs.features[:, :, :4]))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("width", 30), ("vocabulary_size", 5000), ("refine_bound_m", float("nan")), ("heads", 0)],
+)
+def test_sizes_that_cannot_be_are_refused(field: str, value: float) -> None:
+    with pytest.raises(ValueError, match=field):
+        PlannerConfig(**{field: value})
+
+
+def make_student(folder: Path, weights: str = "a") -> Path:
+    """As much of a student's folder as the planner looks at."""
+    folder.mkdir(exist_ok=True)
+    manifest = {"format_version": 1, "sha256": {"model.safetensors": weights * 64}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def save_into(student: Path, planner: Planner) -> None:
+    with replace_folder(student / "planner") as part:
+        write_planner(planner, part, student_sha256=student_identity(student))
+
+
+def test_a_planner_read_back_plans_the_same(tmp_path: Path) -> None:
+    student, planner = make_student(tmp_path / "student"), build()
+    save_into(student, planner)
+    read = load_planner(student)
+    assert not read.training
+    assert read.config == planner.config
+    torch.testing.assert_close(
+        scores(read, some_inputs()), scores(planner, some_inputs()), rtol=0, atol=0
+    )
+    np.testing.assert_array_equal(read.vocabulary_m, planner.vocabulary_m)
+
+
+def test_a_planner_beside_another_student_is_refused(tmp_path: Path) -> None:
+    student = make_student(tmp_path / "student")
+    save_into(student, build())
+    make_student(student, weights="b")
+    with pytest.raises(CheckpointError, match=r"features of student aaaaaaaaaaaa.* bbbbbbbbbbbb"):
+        load_planner(student)
+
+
+def test_a_damaged_planner_is_refused(tmp_path: Path) -> None:
+    student = make_student(tmp_path / "student")
+    save_into(student, build())
+    path = student / "planner" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
+        load_planner(student)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"family": "llama"}, "holds llama version 1"),
+        ({"format_version": 9}, "version 9"),
+        ({"patches": 9}, "does not fit"),
+        ({"patches": None}, "config.json"),
+        ({"architecture": {"widht": 16}}, "did you mean 'width'"),
+    ],
+)
+def test_a_planner_of_another_kind_is_refused(
+    tmp_path: Path, change: dict[str, object], named: str
+) -> None:
+    from clkd_core.models.checkpoint import write_manifest
+
+    student = make_student(tmp_path / "student")
+    save_into(student, build())
+    config = student / "planner" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **change}))
+    write_manifest(student / "planner")
+    with pytest.raises(CheckpointError) as caught:
+        load_planner(student)
+    assert named in str(caught.value)
+
+
+def test_a_student_without_a_planner_and_no_student_at_all_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="holds no planner"):
+        load_planner(make_student(tmp_path / "student"))
+    with pytest.raises(CheckpointError, match="holds no student"):
+        student_identity(tmp_path)

@@ -1,0 +1,276 @@
+"""Training the planner: losses, dropout, a toy set it must learn, and the whole command."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fakes import jpeg_bytes
+
+from clkd_core.cli import main
+from clkd_core.data.keyframes import Keyframe, keyframe_to_json
+from clkd_core.data.labels import lidar_from_ego, meta_action_from_future
+from clkd_core.data.prompts import plan_question
+from clkd_core.models.checkpoint import save_checkpoint
+from clkd_core.models.llama_vlm import LanguageConfig, LlamaVlm, LlamaVlmConfig
+from clkd_core.models.planner import NO_ACTION, NO_COMMAND, PlannerConfig, build_inputs
+from clkd_core.models.planner_checkpoint import load_planner
+from clkd_core.models.tokenizer import train_tokenizer
+from clkd_core.models.vision import VisionConfig
+from clkd_core.planner_training.config import (
+    DropoutConfig,
+    PlannerDataConfig,
+    PlannerTrainConfig,
+)
+from clkd_core.planner_training.evaluate import (
+    CONSTANT_VELOCITY,
+    NO_META_ACTION,
+    TRUE_ACTION,
+    plan_set,
+    score_planner,
+)
+from clkd_core.planner_training.features import PlannerSet
+from clkd_core.planner_training.losses import soft_target
+from clkd_core.planner_training.train import drop_inputs, fit_planner
+from clkd_core.types import (
+    META_ACTIONS,
+    EgoState,
+    MetaAction,
+    PathAction,
+    RouteCommand,
+    SpeedAction,
+    Trajectory,
+)
+
+STOP = MetaAction(SpeedAction.STOP, PathAction.STRAIGHT)
+KEEP = MetaAction(SpeedAction.KEEP, PathAction.STRAIGHT)
+LEFT = MetaAction(SpeedAction.KEEP, PathAction.LEFT_TURN)
+QUICK = PlannerTrainConfig(
+    model=PlannerConfig(vocabulary_size=24, width=16, heads=2, tokens_per_view=2),
+    steps=150,
+    batch_size=24,
+    lr=1e-2,
+)
+
+
+def drive(speed_mps: float, left_m: float) -> np.ndarray:
+    """(T, 2): six points at one speed, bending to the left."""
+    time = np.arange(1, 7) / 6
+    return np.stack([3 * speed_mps * time, left_m * time**2], axis=1).astype(np.float32)
+
+
+def toy_set(per_action: int = 12) -> PlannerSet:
+    """At 6 m/s; only the meta-action says whether it stops, goes on or turns left."""
+    rng = np.random.default_rng(0)
+    futures, actions = [], []
+    for _ in range(per_action):
+        for action, speed, left in ((STOP, 0.4, 0.0), (KEEP, 6.0, 0.0), (LEFT, 5.0, 7.0)):
+            xy_m = drive(speed + rng.uniform(-0.2, 0.2), left)
+            assert meta_action_from_future(lidar_from_ego(xy_m)) == action
+            futures.append(xy_m)
+            actions.append(action)
+    count = len(futures)
+    return PlannerSet(
+        inputs=build_inputs(
+            torch.randn(count, 6, 4, 8, generator=torch.Generator().manual_seed(1)),
+            torch.ones(count, 6, dtype=torch.bool),
+            [EgoState(stamp_ns=0, speed_mps=6.0)] * count,
+            [RouteCommand.STRAIGHT] * count,
+            actions,
+        ),
+        truth_m=torch.from_numpy(np.stack(futures)),
+        scenes=tuple(f"scene-{i % 4}" for i in range(count)),
+        is_corner=(False,) * count,
+    )
+
+
+def test_soft_target_agrees_with_loops_and_sums_to_one() -> None:
+    truth, vocabulary = torch.randn(3, 6, 2), torch.randn(5, 6, 2)
+    target = soft_target(truth, vocabulary, tau_m2=0.7)
+    for row in range(3):
+        weights = [
+            math.exp(-sum((truth[row] - v).square().sum(-1).tolist()) / 6 / 0.7)
+            for v in vocabulary
+        ]
+        wanted = [weight / sum(weights) for weight in weights]
+        assert target[row].tolist() == pytest.approx(wanted, rel=1e-4)
+        assert float(target[row].sum()) == pytest.approx(1)
+
+
+def test_soft_target_becomes_the_nearest_trajectory_when_tau_goes_to_zero() -> None:
+    truth, vocabulary = torch.randn(4, 6, 2) * 30, torch.randn(9, 6, 2) * 30
+    nearest = (truth[:, None] - vocabulary).square().sum((-1, -2)).argmin(dim=-1)
+    target = soft_target(truth, vocabulary, tau_m2=1e-9)
+    torch.testing.assert_close(target, torch.eye(9)[nearest])
+
+
+def test_soft_target_stays_finite_far_from_the_whole_vocabulary() -> None:
+    target = soft_target(torch.full((1, 6, 2), 1e4), torch.randn(3, 6, 2), tau_m2=0.01)
+    assert float(target.sum()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("tau_m2", [0.0, -1.0, math.nan])
+def test_a_tau_that_is_not_positive_is_refused(tau_m2: float) -> None:
+    with pytest.raises(ValueError, match="tau_m2 is"):
+        soft_target(torch.zeros(1, 6, 2), torch.zeros(1, 6, 2), tau_m2=tau_m2)
+
+
+def test_dropout_withholds_about_its_share_and_nothing_at_zero() -> None:
+    inputs = toy_set(per_action=500).inputs
+    none = DropoutConfig(action_frac=0, ego_frac=0, command_frac=0, view_frac=0)
+    kept = drop_inputs(inputs, none, torch.Generator().manual_seed(0))
+    assert all(torch.equal(a, b) for a, b in zip(kept, inputs, strict=True))
+    shares = DropoutConfig(action_frac=0.3, ego_frac=0.1, command_frac=0.2, view_frac=0.05)
+    dropped = drop_inputs(inputs, shares, torch.Generator().manual_seed(0))
+    assert float((dropped.action == NO_ACTION).float().mean()) == pytest.approx(0.3, abs=0.04)
+    assert float((~dropped.has_ego).float().mean()) == pytest.approx(0.1, abs=0.03)
+    assert float((dropped.command == NO_COMMAND).float().mean()) == pytest.approx(0.2, abs=0.04)
+    assert float((~dropped.present).float().mean()) == pytest.approx(0.05, abs=0.02)
+
+
+def test_the_commanded_action_decides_the_plan_on_a_toy_set() -> None:
+    data = toy_set()
+    planner, records = fit_planner(QUICK, data, device=torch.device("cpu"))
+    assert records[-1]["loss"] < records[0]["loss"]
+    for action, reach_m, left_m in ((STOP, 1.2, 0.0), (KEEP, 18.0, 0.0), (LEFT, 15.0, 7.0)):
+        commanded = data.inputs._replace(action=torch.full_like(data.inputs.action, action.index))
+        last = plan_set(planner, commanded)[:, -1].mean(dim=0)
+        assert last.tolist() == pytest.approx([reach_m, left_m], abs=1.0), action.text
+
+
+def test_scores_tell_the_ways_to_plan_apart() -> None:
+    data = toy_set()
+    planner, _ = fit_planner(QUICK, data, device=torch.device("cpu"))
+    scores = score_planner(planner, data).l2
+    assert scores[TRUE_ACTION].horizon_m[3].value < 1.0
+    assert scores[NO_META_ACTION].horizon_m[3].value > 3 * scores[TRUE_ACTION].horizon_m[3].value
+    # Standing instead of 18 m, going on, 7 m to the side and 3 m short: about 8 m on average.
+    assert scores[CONSTANT_VELOCITY].horizon_m[3].value == pytest.approx(8.2, abs=0.3)
+
+
+def test_training_twice_gives_the_same_planner() -> None:
+    config = replace(QUICK, steps=12)
+    one, two = (fit_planner(config, toy_set(), device=torch.device("cpu"))[0] for _ in range(2))
+    other, _ = fit_planner(replace(config, seed=1), toy_set(), device=torch.device("cpu"))
+    for name, weight in one.state_dict().items():
+        assert torch.equal(weight, two.state_dict()[name]), name
+    assert not torch.equal(one.score.weight, other.score.weight)
+
+
+def write_student(folder: Path) -> None:
+    """A real student, as small as it gets, with random weights."""
+    texts = [plan_question(None, None), *(action.text for action in META_ACTIONS)]
+    config = LlamaVlmConfig(
+        vision=VisionConfig(
+            height_px=32, width_px=64, stem_width=4, channels=(4, 4, 8, 8), blocks=(1, 1, 1, 1)
+        ),
+        tokens_per_view=1,
+        language=LanguageConfig(hidden_size=16, layers=1, heads=2, ffn_size=16),
+    )
+    torch.manual_seed(0)
+    save_checkpoint(folder, LlamaVlm(config, train_tokenizer(texts, vocab_size=400)))
+
+
+def write_world(root: Path, version: str = "v1.0-clkd", frames: int = 10) -> None:
+    """A sidecar with one front image for all keyframes; every third one stops."""
+    (root / version).mkdir(parents=True)
+    image = root / "front.jpg"
+    image.write_bytes(jpeg_bytes())
+    lines = []
+    for split in ("train", "val"):
+        for i in range(frames):
+            xy_m = drive(0.2 if i % 3 == 0 else 6.0 + 0.1 * i, 0.0)
+            keyframe = Keyframe(
+                sample_token=f"{split}{i}", scene=f"{split}-{i % 2}", case_name="regular",
+                stamp_ns=i, image_paths={"CAM_FRONT": image}, image_stamps_ns={"CAM_FRONT": i},
+                ego=EgoState(stamp_ns=i, speed_mps=6.0), command=RouteCommand.STRAIGHT,
+                future=Trajectory(xy_m=xy_m),
+                action=meta_action_from_future(lidar_from_ego(xy_m)), agents=(), questions=(),
+            )  # fmt: skip
+            lines.append(json.dumps(keyframe_to_json(keyframe, split=split, root=root)))
+    (root / version / "clkd_keyframes.jsonl").write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a student and a world."""
+    folder = tmp_path_factory.mktemp("planner")
+    write_student(folder / "student")
+    write_world(folder / "world")
+    return folder
+
+
+def words(place: Path, *more: str) -> list[str]:
+    tiny = Path(__file__).parents[2] / "config" / "planner" / "tiny.yaml"
+    return [
+        "train-planner", str(tiny), f"student={place / 'student'}",
+        f"data.root={place / 'world'}", "threads=1", *more,
+    ]  # fmt: skip
+
+
+def test_the_command_leaves_a_planner_that_loads(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words(place)) == 0
+    folder = place / "student" / "planner"
+    out = capsys.readouterr().out
+    assert "constant velocity" in out and out.endswith(f"planner: {folder}\n")
+    assert len(load_planner(place / "student").vocabulary_m) == 7
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line.get("step") for line in lines] == [10, 20, None]
+    assert {"config.yaml", "curves.png", "manifest.json"} <= {p.name for p in folder.iterdir()}
+
+
+def test_an_interrupted_run_leaves_the_old_planner_and_nothing_else(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(words(place)) == 0
+    before = (place / "student" / "planner" / "manifest.json").read_bytes()
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("clkd_core.planner_training.train.planner_loss", interrupt)
+    assert main(words(place)) == 130
+    assert (place / "student" / "planner" / "manifest.json").read_bytes() == before
+    assert [p.name for p in (place / "student").iterdir() if p.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        ("student=nowhere", "nowhere holds no student"),
+        ("data.root=nowhere", "nowhere/v1.0-clkd/clkd_keyframes.jsonl: no such file"),
+        ("model.widht=8", "unknown key 'model.widht', did you mean 'model.width'?"),
+        ("tau_m2=0", "tau_m2 is 0.0, expected > 0"),
+        ("dropout.action_frac=1.0", "action_frac is 1.0"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_in_one_line(
+    place: Path, capsys: pytest.CaptureFixture[str], more: str, named: str
+) -> None:
+    assert main(words(place, more)) == 2
+    err = capsys.readouterr().err.strip().splitlines()[-1]
+    assert err.startswith("clkd: error: ") and named in err
+
+
+def test_a_broken_training_image_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_student(tmp_path / "student")
+    write_world(tmp_path / "world")
+    (tmp_path / "world" / "front.jpg").write_bytes(b"no image")
+    assert main(words(tmp_path)) == 2
+    assert "keyframe train0 of train-0: " in capsys.readouterr().err
+
+
+def test_at_most_max_keyframes_are_learnt_from() -> None:
+    from clkd_core.planner_training.train import _thinned
+
+    assert _thinned(list(range(10)), 4) == [0, 3, 6, 9]  # type: ignore[arg-type]
+    assert _thinned(list(range(3)), 4) == [0, 1, 2]  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="max_keyframes is 0"):
+        PlannerDataConfig(max_keyframes=0)
