@@ -26,6 +26,8 @@ if which() == "rclpy":
         from rosidl_runtime_py.utilities import get_message
 
         return get_message(type_name)
+
+    any_message_class = message_class
 else:
     from clkd_ros.embedded.wire.message_types import message_class
 

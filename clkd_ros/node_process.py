@@ -15,18 +15,20 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
 from clkd_core.errors import ClkdError
 from clkd_ros import middleware
+from clkd_ros.launcher import CONTROL_FD_VARIABLE
 from clkd_ros.middleware import MultiThreadedExecutor, Parameter, TransitionCallbackReturn
-
-CONTROL_FD_VARIABLE = "CLKD_CONTROL_FD"
-"""Environment variable with the number of the inherited control socket."""
 
 _LAST_CALLBACK_S = 0.8
 """How long a running callback may go on after the end was asked for."""
+
+_ORPHAN_S = 2.0
+"""How long a node whose launcher has gone may take to end."""
 
 TRANSITIONS = ("configure", "activate", "deactivate", "cleanup", "shutdown")
 
@@ -128,7 +130,10 @@ class ControlChannel:
         self._answers: TextIO = connection.makefile("w", encoding="utf-8")
 
     def serve(self) -> None:
-        """Answer until the launcher closes; its end is ours, told to the main thread by signal."""
+        """Answer until the launcher closes; its end is ours, told to the main thread by signal.
+
+        Should the main thread not hear it, the process is left without goodbye.
+        """
         try:
             self._send({"ready": self._node.get_fully_qualified_name()})
             for line in self._requests:
@@ -136,6 +141,8 @@ class ControlChannel:
         except (OSError, ValueError):
             pass
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_ORPHAN_S)
+        os._exit(1)
 
     def _answer(self, line: str) -> None:
         try:

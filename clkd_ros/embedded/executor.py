@@ -223,6 +223,9 @@ class SingleThreadedExecutor:
             self._next_check_s = time.monotonic() + MISMATCH_PERIOD_S
             for node in list(self._nodes):
                 node.report_mismatches()
+            for topic, types in self.context.graph.new_conflicts():
+                text = f"{topic} carries {' and '.join(types)}: these cannot talk to each other"
+                self._nodes[0].get_logger().warning(text)
 
 
 class MultiThreadedExecutor(SingleThreadedExecutor):

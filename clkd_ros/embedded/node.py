@@ -59,6 +59,7 @@ class Node:
         self._parameters = ParameterTable(overrides)
         self.context.add_node(self)
         self._declare_sim_time()
+        self._graph_changed()
 
     def get_name(self) -> str:
         """The name without namespace."""

@@ -5,10 +5,12 @@ lists its nodes with their endpoints. The Gid has 16 bytes, as spoken since Iron
 24, so our nodes do not appear in Humble's ``ros2 node list`` (topics and data are not affected).
 """
 
+import threading
 from typing import Any
 
 from cyclonedds.builtin import (
     BuiltinDataReader,
+    BuiltinTopicDcpsParticipant,
     BuiltinTopicDcpsPublication,
     BuiltinTopicDcpsSubscription,
 )
@@ -38,20 +40,30 @@ class Graph:
         self._readers: dict[bool, Any] = {}
         self._info_reader: RawReader | None = None
         self._info_writer: RawWriter | None = None
+        self._participant_reader: Any = None
+        self._participants: set[bytes] = set()
         self._nodes_by_participant: dict[bytes, list[str]] = {}
+        self._endpoints: dict[bool, dict[Any, tuple[str, str]]] = {}
+        self._told: set[str] = set()
+        self._lock = threading.Lock()
 
     def endpoints(self, *, publishers: bool) -> list[tuple[str, str]]:
         """(topic, type) of every ROS publisher, or of every ROS subscriber, on the network."""
+        with self._lock:
+            return self._endpoints_now(publishers)
+
+    def _endpoints_now(self, publishers: bool) -> list[tuple[str, str]]:
         builtin = BuiltinTopicDcpsPublication if publishers else BuiltinTopicDcpsSubscription
         if publishers not in self._readers:
             self._readers[publishers] = BuiltinDataReader(self._wire.participant, builtin)
-        found = []
-        for sample in self._readers[publishers].read(_MANY):
+        known = self._endpoints.setdefault(publishers, {})
+        for sample in self._readers[publishers].take(_MANY):  # only what changed: this is slow
             topic = ros_topic_name(sample.topic_name or "")
-            alive = sample.sample_info.instance_state == InstanceState.Alive
-            if topic and alive:
-                found.append((topic, ros_type_name(sample.type_name)))
-        return found
+            if sample.sample_info.instance_state != InstanceState.Alive:
+                known.pop(sample.key, None)
+            elif topic:
+                known[sample.key] = (topic, ros_type_name(sample.type_name))
+        return list(known.values())
 
     def count(self, topic: str, *, publishers: bool) -> int:
         """Publishers or subscribers of one topic."""
@@ -65,12 +77,34 @@ class Graph:
                 types.setdefault(topic, set()).add(type_name)
         return [(topic, sorted(found)) for topic, found in sorted(types.items())]
 
-    def conflicts(self) -> list[tuple[str, list[str]]]:
-        """Topics that carry more than one type; DDS accepts that and connects nobody."""
-        return [(topic, types) for topic, types in self.topics() if len(types) > 1]
+    def new_conflicts(self) -> list[tuple[str, list[str]]]:
+        """Topics with more than one type, each told once; DDS accepts that and connects nobody."""
+        found = [(topic, types) for topic, types in self.topics() if len(types) > 1]
+        new = [entry for entry in found if entry[0] not in self._told]
+        self._told |= {topic for topic, _ in new}
+        return new
 
     def nodes(self) -> list[str]:
         """Full names of all nodes that announced themselves."""
+        with self._lock:
+            self._take_infos()
+            alive = self._alive_participants()
+            named = self._nodes_by_participant.items()
+            return sorted(name for key, names in named if key in alive for name in names)
+
+    def _alive_participants(self) -> set[bytes]:
+        if self._participant_reader is None:
+            self._participant_reader = BuiltinDataReader(
+                self._wire.participant, BuiltinTopicDcpsParticipant
+            )
+        for sample in self._participant_reader.take(_MANY):
+            if sample.sample_info.instance_state == InstanceState.Alive:
+                self._participants.add(sample.key.bytes)
+            else:
+                self._participants.discard(sample.key.bytes)
+        return self._participants
+
+    def _take_infos(self) -> None:
         if self._info_reader is None:
             self._info_reader = RawReader(self._wire, *_info_names(), _INFO_QOS)
         while taken := self._info_reader.take():
@@ -79,7 +113,6 @@ class Graph:
                 _full(node.node_namespace, node.node_name) for node in info.node_entities_info_seq
             ]
             self._nodes_by_participant[bytes(info.gid.data)] = names
-        return sorted(name for names in self._nodes_by_participant.values() for name in names)
 
     def announce(self, nodes: list[Any]) -> None:
         """Tell everybody which nodes this process has and which endpoints are whose."""
@@ -98,7 +131,7 @@ class Graph:
         for endpoint in (self._info_reader, self._info_writer):
             if endpoint is not None:
                 endpoint.close()
-        self._info_reader = self._info_writer = None
+        self._info_reader = self._info_writer = self._participant_reader = None
 
 
 _INFO_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)

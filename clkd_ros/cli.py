@@ -1,0 +1,185 @@
+"""Start the nodes, see who is on the network, play bags: the verbs that need the middleware."""
+
+import argparse
+import importlib.util
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from clkd_core.errors import ClkdError
+from clkd_ros.launcher import (
+    LaunchedSystem,
+    SystemSpec,
+    default_system_file,
+    load_system,
+    parse_launch_arguments,
+)
+
+ACTIVE_TIMEOUT_S = 120.0
+"""Loading a model from a slow disk and its first pass on a CPU fit in this."""
+
+_LOOK_S = 1.5
+"""Discovery on the loopback is complete after this."""
+
+_log = logging.getLogger(__name__)
+
+
+class Verb(Protocol):
+    """What ``clkd VERB`` calls."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the verb's words."""
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Do it; the exit code."""
+
+
+class Launch:
+    """Start the nodes as processes, configure and activate them, end them on Ctrl-C."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the words of ``clkd launch``."""
+        parser.add_argument("arguments", nargs="*", metavar="NAME:=VALUE", help="see the config")
+        parser.add_argument("--config", type=Path, help="default: the shipped dual system")
+        parser.add_argument("--evaluate", action="store_true", help="start the evaluator, too")
+
+    def run(self, args: argparse.Namespace) -> int:
+        """0 when every node ended well, 1 when one ended badly."""
+        system = load_system(
+            args.config or default_system_file(),
+            parse_launch_arguments(args.arguments),
+            evaluate=args.evaluate,
+        )
+        return run_system(system)
+
+
+def run_system(system: SystemSpec) -> int:
+    """Run a system until Ctrl-C, or until one of its nodes ends."""
+    launched = LaunchedSystem(system)
+    try:
+        launched.start()
+        launched.wait_active(ACTIVE_TIMEOUT_S)
+        print(f"active: {', '.join(launched.nodes)}", flush=True)
+        while all(code is None for code in launched.exit_codes().values()):
+            time.sleep(0.1)
+    except KeyboardInterrupt:
+        _log.info("ending the nodes")
+    finally:
+        codes = launched.stop()
+    print("ended: " + ", ".join(f"{name} {code}" for name, code in codes.items()), flush=True)
+    return 0 if all(code == 0 for code in codes.values()) else 1
+
+
+class Nodes:
+    """Say which middleware is in use, and which nodes and topics are on the network."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the words of ``clkd nodes``."""
+        parser.add_argument("--wait", type=float, default=_LOOK_S, help="seconds to look around")
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Print; always 0."""
+        from clkd_ros import middleware
+
+        print(f"middleware: {middleware.which()}")
+        middleware.init(args=[])
+        try:
+            _print_graph(args.wait)
+        finally:
+            middleware.try_shutdown()
+        return 0
+
+
+def _print_graph(wait_s: float) -> None:
+    from clkd_ros.middleware import Node
+
+    node = Node("clkd_nodes")
+    node.get_topic_names_and_types(), node.get_node_names()  # begin to look
+    time.sleep(wait_s)
+    own = node.get_name()
+    topics = [(name, types) for name, types in node.get_topic_names_and_types()]
+    names = [name for name in node.get_node_names() if name != own]
+    print(f"nodes: {', '.join(sorted(names)) or 'none seen'}")
+    for name, types in topics:
+        senders, readers = node.count_publishers(name), node.count_subscribers(name)
+        mixed = "  TWO TYPES: they cannot talk" if len(types) > 1 else ""
+        print(f"  {name} [{', '.join(types)}] {senders} -> {readers}{mixed}")
+    node.destroy_node()
+
+
+class BagPlay:
+    """Play a ROS 2 bag onto the network in real time."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the words of ``clkd bag play``."""
+        add = parser.add_argument
+        add("bag", type=Path, help="folder of a ROS 2 bag, or one mcap or sqlite3 file")
+        add("--rate", type=float, default=1.0, help="speed, default 1")
+        add("--loop", action="store_true", help="start again at the end")
+        add("--clock", type=float, default=0.0, metavar="HZ", help="publish /clock so often")
+        add("--start-delay", type=float, default=0.0, metavar="S", help="wait before playing")
+        add(
+            "--wait-for-subscribers",
+            type=float,
+            default=0.0,
+            metavar="S",
+            help="wait at most so long until subscribers have come",
+        )
+
+    def run(self, args: argparse.Namespace) -> int:
+        """0 when played to the end; KeyboardInterrupt when interrupted."""
+        from clkd_ros import middleware
+        from clkd_ros.bag_play import PlayConfig, play_bag
+
+        config = PlayConfig(
+            rate=args.rate,
+            loop=args.loop,
+            clock_hz=args.clock,
+            start_delay_s=args.start_delay,
+            wait_for_subscribers_s=args.wait_for_subscribers,
+        )
+        middleware.init(args=[])
+        try:
+            result = play_bag(args.bag, config)
+        finally:
+            middleware.try_shutdown()
+        print(f"{args.bag}: {result.line}", flush=True)
+        if not result.finished:
+            raise KeyboardInterrupt
+        return 0
+
+
+def replay_live(args: argparse.Namespace) -> int:
+    """``clkd replay --live``; registered under ``clkd.live``."""
+    from clkd_ros import live
+
+    return _needing_middleware(live.replay_live, args)
+
+
+def _needing_middleware(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+    """Say what to install when there is no middleware at all.
+
+    Raises:
+        ClkdError: neither rclpy nor cyclonedds can be imported.
+    """
+    if not any(importlib.util.find_spec(name) for name in ("rclpy", "cyclonedds")):
+        raise ClkdError(
+            "neither rclpy nor cyclonedds is installed, expected a sourced ROS 2 or "
+            "`pip install 'clkd-drive[embedded]'`"
+        )
+    return run(args)
+
+
+_VERBS: dict[str, Verb] = {"launch": Launch(), "nodes": Nodes(), "bag.play": BagPlay()}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the words of the verb in ``parser.get_default("verb")``."""
+    _VERBS[parser.get_default("verb")].add_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the verb in ``args.verb``."""
+    return _needing_middleware(_VERBS[args.verb].run, args)
