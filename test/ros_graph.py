@@ -49,9 +49,10 @@ class Graph:
         self.wait_for_publisher(topic)
         return self.heard[topic]
 
-    def wait_for_publisher(self, topic: str) -> None:
+    def wait_for_publisher(self, topic: str, timeout_s: float = 10.0) -> None:
         """Discovery takes a moment; nothing may be said before it is done."""
-        wait_until(lambda: self.tester.count_publishers(topic) > 0, f"a publisher of {topic}")
+        count = self.tester.count_publishers
+        wait_until(lambda: count(topic) > 0, f"a publisher of {topic}", timeout_s)
 
     def publish(self, topic: str, msg: Any, qos: Any = KEEP_ALL) -> None:
         """Say something once somebody listens."""

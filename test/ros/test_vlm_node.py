@@ -1,7 +1,12 @@
 """The slow node in process with a fake engine, and as a process over DDS."""
 
 import math
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -127,3 +132,27 @@ def test_vlm_is_not_configured_by_a_bad_checkpoint_or_parameter(graph: Graph) ->
         )
         assert node.trigger_configure() == TransitionCallbackReturn.FAILURE, name
         node.destroy_node()
+
+
+def test_vlm_as_a_process_answers_over_dds_and_ends_cleanly_on_sigint(
+    graph: Graph, root: Path
+) -> None:
+    paths = os.pathsep.join([str(root), str(root / "test")])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fake_vlm_node", "--autostart"],
+        env={**os.environ, "PYTHONPATH": paths},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    try:
+        graph.wait_for_publisher(OUTPUT, timeout_s=30.0)
+        heard = graph.listen(MetaAction, OUTPUT)
+        graph.publish_odometry("vlm", graph.stamp_ns, math.nan)
+        graph.show_until("vlm", heard, lambda msg: "nan" in msg.reason)
+        graph.publish_set("vlm", graph.stamp_ns + 100 * MS, bad=CAMERAS)
+        graph.stamp_ns += 100 * MS
+        graph.show_until("vlm", heard, lambda msg: 5 * msg.speed + msg.path == 6)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=3.0) == 0
+    finally:
+        process.kill()
+        process.wait()

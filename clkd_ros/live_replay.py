@@ -1,0 +1,251 @@
+"""``clkd replay --live``: a bag in real time through the nodes, scored by the evaluator.
+
+Every process is started here and none outlives the command. The bag's own labels are the list
+of what must be accounted for: what the evaluator never heard of is a dropped keyframe.
+"""
+
+import argparse
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from clkd_core.data.bag_frames import count_image_sets, load_labels
+from clkd_core.data.bag_messages import Label
+from clkd_core.data.bags import find_bags
+from clkd_core.errors import ClkdError, ConfigError
+from clkd_core.metrics.frames import FrameRow, read_frames, write_frames
+from clkd_core.report.build import FRAMES_FILE
+from clkd_core.report.provenance import collect_provenance, write_provenance
+from clkd_core.runtime.replay import describe_rows, finish_run
+from clkd_ros.launcher import (
+    LaunchedSystem,
+    SystemSpec,
+    bind_to_parent,
+    child_environment,
+    default_system_file,
+    load_system,
+)
+
+ACTIVE_TIMEOUT_S = 120.0
+"""Loading a model from a slow disk and its first pass on a CPU fit in this."""
+
+SUBSCRIBERS_TIMEOUT_S = 10.0
+"""Nodes that are active are discovered within this, usually in 0.1 s."""
+
+LAST_ANSWER_S = 2.0
+"""After the last message of the last bag; an answer that comes later has no worth."""
+
+LAST_DOMAIN_ID = 101
+"""Higher ids use ports that Linux gives to others (ROS 2 documentation, ROS_DOMAIN_ID)."""
+
+UNHEARD = "the label never reached the evaluator"
+"""Reason of a keyframe that is in the bag and not in the evaluator's table."""
+
+_log = logging.getLogger(__name__)
+
+
+def replay_live(args: argparse.Namespace) -> int:
+    """Play ``args.bag`` through the nodes and leave the table and the report in ``args.out``.
+
+    Args:
+        args: the words of ``clkd replay``: bag, checkpoint, out, device, threads, deadline_ms.
+
+    Raises:
+        ClkdError: a bag or checkpoint cannot be used, or a node failed.
+    """
+    bags = find_bags(args.bag)
+    labels = [label for bag in bags for label in load_labels(bag)]
+    for bag in bags:
+        count_image_sets(bag)  # a bag without images is found before anything is started
+    system = describe_system(args, len(labels))
+    os.environ.setdefault("ROS_DOMAIN_ID", str(choose_domain_id()))
+    (args.out / FRAMES_FILE).unlink(missing_ok=True)  # an old table must not pass for this run's
+    played = run_system(system, bags)
+    rows = account_for(read_frames(args.out / FRAMES_FILE), labels)
+    if not rows:
+        raise ClkdError(f"the nodes answered not one frame of {args.bag}")
+    write_frames(args.out / FRAMES_FILE, rows)
+    _describe(args, rows, [*describe_rows(rows), *played])
+    _report(args, bags)
+    return 0
+
+
+def describe_system(args: argparse.Namespace, keyframes: int) -> SystemSpec:
+    """The dual system with the command's words; without the planner where there is none.
+
+    Raises:
+        ConfigError: there is no checkpoint folder.
+    """
+    if not args.checkpoint.is_dir():
+        raise ConfigError(f"checkpoint {args.checkpoint} does not exist, expected a folder")
+    with_planner = (args.checkpoint / "planner").is_dir()
+    chosen: dict[str, Any] = {
+        "checkpoint": str(args.checkpoint),
+        "device": args.device,
+        "evaluator.output_dir": str(args.out),
+        "evaluator.deadline_ms": float(args.deadline_ms),
+        "evaluator.expected_keyframes": keyframes if with_planner else 0,
+    }
+    if args.threads:
+        chosen |= {"vlm.threads": args.threads, "planner.threads": args.threads}
+    system = load_system(default_system_file(), chosen, evaluate=True)
+    if with_planner:
+        return system
+    _log.warning("%s has no planner inside: no trajectories", args.checkpoint)
+    return replace(system, nodes=tuple(node for node in system.nodes if node.name != "planner"))
+
+
+def choose_domain_id() -> int:
+    """A ROS domain that nobody on this machine uses: two replays must not hear each other.
+
+    Domain d has the 250 UDP ports from 7400 + 250 d on (DDSI-RTPS 2.3, section 9.6.1).
+    """
+    used = set()
+    for table in ("/proc/net/udp", "/proc/net/udp6"):
+        with suppress(OSError):
+            for line in Path(table).read_text().splitlines()[1:]:
+                used.add((int(line.split()[1].rpartition(":")[2], 16) - 7400) // 250)
+    first = os.getpid() % LAST_DOMAIN_ID
+    candidates = [1 + (first + number) % LAST_DOMAIN_ID for number in range(LAST_DOMAIN_ID)]
+    return next((number for number in candidates if number not in used), candidates[0])
+
+
+def run_system(system: SystemSpec, bags: Sequence[Path]) -> list[str]:
+    """Start the nodes, play the bags one after the other, end the nodes.
+
+    Returns:
+        What the player said of each bag.
+
+    Raises:
+        ClkdError: a node or the player failed; says which and why.
+    """
+    players: list[subprocess.Popen[str]] = []
+    with ExitStack() as ending:
+        ending.callback(_kill, players)
+        launched = ending.enter_context(LaunchedSystem(system))
+        launched.wait_active(ACTIVE_TIMEOUT_S)
+        _log.info("active on ROS domain %s: %s", os.environ["ROS_DOMAIN_ID"], _names(launched))
+        played = [_play(bag, launched, players) for bag in bags]
+        launched.wait_for_end("evaluator", LAST_ANSWER_S)
+        codes = launched.stop()
+    failed = [f"{name} (exit code {code})" for name, code in codes.items() if code != 0]
+    if failed:
+        raise ClkdError(f"nodes ended badly: {', '.join(failed)}")
+    return played
+
+
+def _names(launched: LaunchedSystem) -> str:
+    return ", ".join(launched.nodes)
+
+
+def _play(bag: Path, launched: LaunchedSystem, players: "list[subprocess.Popen[str]]") -> str:
+    """Run the player as a process of its own until the bag, or the evaluator's count, is full."""
+    player = _start_player(bag)
+    players.append(player)
+    assert player.stdout is not None
+    try:
+        while player.poll() is None:
+            launched.check_running(but_not="evaluator")
+            if launched.exit_codes()["evaluator"] is not None:
+                return f"{bag}: all keyframes were answered before its end"
+            time.sleep(0.1)
+        if player.returncode != 0:
+            raise ClkdError(f"bag player ended with exit code {player.returncode} on {bag}")
+        return player.stdout.read().strip()
+    finally:
+        if player.poll() is None:
+            player.send_signal(signal.SIGINT)  # reaped, and killed if need be, after the nodes
+
+
+def _start_player(bag: Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "clkd_core.cli", "bag", "play", str(bag)),
+            *("--wait-for-subscribers", str(SUBSCRIBERS_TIMEOUT_S)),
+        ],
+        env=child_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=bind_to_parent,
+    )
+
+
+def _kill(players: "list[subprocess.Popen[str]]") -> None:
+    """The nodes are gone by now; a player that still runs had its time."""
+    for player in players:
+        with suppress(subprocess.TimeoutExpired):
+            player.wait(timeout=0.3)
+        if player.poll() is None:
+            player.kill()
+            player.wait()
+
+
+def account_for(rows: Sequence[FrameRow], labels: Sequence[Label]) -> list[FrameRow]:
+    """One row for every label of the bags, by stamp; all rows where there is no label.
+
+    Args:
+        rows: what the evaluator wrote.
+        labels: all that the bags hold.
+    """
+    if not labels:
+        return sorted(rows, key=lambda row: row.stamp_ns)
+    heard = {row.stamp_ns: row for row in rows if row.label is not None}
+    return [
+        heard.get(label.stamp_ns, _unheard_row(label))
+        for label in sorted(labels, key=lambda label: label.stamp_ns)
+    ]
+
+
+def _unheard_row(label: Label) -> FrameRow:
+    return FrameRow(
+        scene=label.scene,
+        case_name=label.case_name,
+        stamp_ns=label.stamp_ns,
+        label=label.action,
+        truth=label.future,
+        reason=UNHEARD,
+    )
+
+
+def _describe(args: argparse.Namespace, rows: Sequence[FrameRow], notes: Sequence[str]) -> None:
+    provenance = collect_provenance(
+        mode="live",
+        checkpoint=args.checkpoint,
+        bag=", ".join(str(bag) for bag in find_bags(args.bag)),
+        device=_device_name(args.device),
+        counters=Counter(row.outcome.value for row in rows),
+        deadline_ms=args.deadline_ms,
+        notes=notes,
+    )
+    write_provenance(args.out, provenance)
+    for note in notes:
+        print(note)
+    print(f"wrote {args.out / FRAMES_FILE}: {len(rows)} frames", flush=True)
+
+
+def _report(args: argparse.Namespace, bags: Sequence[Path]) -> None:
+    """The comparison rows need the student once more, this time in our own process."""
+    from clkd_core.runtime.engine import Engine
+
+    engine = Engine.from_checkpoint(args.checkpoint, device=args.device, threads=args.threads)
+    finish_run(args.out, bags, engine, args.checkpoint)
+
+
+def _device_name(device: str) -> str:
+    """What ``auto`` meant to the nodes."""
+    if device != "auto":
+        return device
+    import torch  # takes seconds, and only here
+
+    return "cuda:0" if torch.cuda.is_available() else "cpu"

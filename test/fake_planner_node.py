@@ -1,0 +1,9 @@
+"""The planner node as a process of its own, with a planner that loads nothing."""
+
+from fakes import FakePlanner
+
+from clkd_ros.node_process import run_node
+from clkd_ros.planner_node import PlannerNode
+
+if __name__ == "__main__":
+    raise SystemExit(run_node(lambda: PlannerNode(build_planner=lambda config: FakePlanner())))

@@ -1,0 +1,205 @@
+"""A bag through nodes that are processes of their own; only their models are fakes."""
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from fakes import jpeg_bytes, wait_until
+
+from clkd_core.data import topics
+from clkd_core.data.bag_messages import (
+    Label,
+    Pose,
+    future_to_msg,
+    image_to_msg,
+    label_to_msg,
+    odometry_to_msg,
+    route_command_to_msg,
+)
+from clkd_core.data.bags import write_bag
+from clkd_core.errors import ClkdError, ConfigError
+from clkd_core.metrics.frames import FrameRow, Outcome, read_frames
+from clkd_core.types import (
+    CAMERAS,
+    META_ACTIONS,
+    CameraImage,
+    EgoState,
+    RouteCommand,
+    Trajectory,
+)
+from clkd_ros.launcher import SystemSpec
+from clkd_ros.live_replay import (
+    UNHEARD,
+    account_for,
+    choose_domain_id,
+    describe_system,
+    run_system,
+)
+
+MS = 1_000_000
+START_NS = 1_500_000_000_000 * MS
+FUTURE = Trajectory(xy_m=np.stack([np.arange(1, 7), np.zeros(6)], 1).astype(np.float32))
+
+
+def label_at(stamp_ns: int) -> Label:
+    return Label(
+        stamp_ns=stamp_ns, scene="s", case_name="fog", action=META_ACTIONS[6], future=FUTURE
+    )
+
+
+def write_drive(path: Path, steps: int = 15, bad_step: int = 7) -> list[int]:
+    """1.5 s of six cameras at 10 Hz, one bad JPEG on the way; stamps of the labelled keyframes."""
+    labelled = []
+    with write_bag(path) as bag:
+        route = route_command_to_msg(RouteCommand.LEFT)
+        bag.write(topics.ROUTE_COMMAND, topics.STRING, START_NS, route)
+        for step in range(steps):
+            now = START_NS + (step + 1) * 100 * MS
+            ego = odometry_to_msg(EgoState(stamp_ns=now, speed_mps=3.0), Pose.planar(0, 0, 0))
+            bag.write(topics.ODOMETRY, topics.ODOMETRY_TYPE, now, ego)
+            for camera in CAMERAS:
+                bad = step == bad_step and camera == "CAM_BACK"
+                image = CameraImage(stamp_ns=now, encoded=b"no JPEG" if bad else jpeg_bytes())
+                msg = image_to_msg(camera, image)
+                bag.write(topics.image_topic(camera), topics.COMPRESSED_IMAGE, now, msg)
+            if step % 3 == 1:
+                labelled.append(now)
+                label, future = label_to_msg(label_at(now)), future_to_msg(now, FUTURE)
+                bag.write(topics.TRUE_META_ACTION, topics.META_ACTION, now, label)
+                bag.write(topics.TRUE_TRAJECTORY, topics.PLANNED_TRAJECTORY, now, future)
+    return labelled
+
+
+def words(tmp_path: Path) -> argparse.Namespace:
+    """What ``clkd replay --live`` was given, with a checkpoint folder that has a planner."""
+    checkpoint = tmp_path / "student"
+    (checkpoint / "planner").mkdir(parents=True)
+    return argparse.Namespace(
+        bag=tmp_path / "bag",
+        checkpoint=checkpoint,
+        out=tmp_path / "out",
+        device="cpu",
+        threads=None,
+        deadline_ms=5000.0,
+    )
+
+
+def fake_system(tmp_path: Path, keyframes: int) -> SystemSpec:
+    """The shipped system; the two nodes with a model run their fakes."""
+    system = describe_system(words(tmp_path), keyframes)
+    fakes = {"vlm": "fake_vlm_node", "planner": "fake_planner_node"}
+    nodes = [replace(node, module=fakes.get(node.name, node.module)) for node in system.nodes]
+    return replace(system, nodes=tuple(nodes))
+
+
+@pytest.fixture
+def own_domain(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    """A domain of this test's own, and children that find the fakes."""
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(choose_domain_id()))
+    monkeypatch.setenv("PYTHONPATH", str(root / "test"))
+
+
+def test_live_replay_answers_every_keyframe_through_processes(
+    tmp_path: Path, own_domain: None
+) -> None:
+    stamps = write_drive(tmp_path / "bag")
+    run_system(fake_system(tmp_path, len(stamps)), [tmp_path / "bag"])
+    rows = read_frames(tmp_path / "out" / "frames.csv")
+    assert [row.stamp_ns for row in rows] == stamps
+    assert [row.outcome for row in rows] == [Outcome.ANSWERED] * len(stamps)
+    assert all(row.answer == META_ACTIONS[6] and row.plan is not None for row in rows)
+    assert all(0 < row.inference_ms <= row.response_ms for row in rows)
+    bad = [row.reason for row in rows if row.stamp_ns == START_NS + 800 * MS]
+    assert "CAM_BACK" in bad[0]
+    assert rows[-1].speed_mps == 3.0
+
+
+def test_live_replay_names_the_node_that_fails(tmp_path: Path, own_domain: None) -> None:
+    write_drive(tmp_path / "bag")
+    system = fake_system(tmp_path, 5)
+    broken = replace(system.nodes[0], parameters={"transport": "theora"})
+    system = replace(system, nodes=(broken, *system.nodes[1:]))
+    with pytest.raises(ClkdError, match=r"node 'vlm' could not configure: .*theora"):
+        run_system(system, [tmp_path / "bag"])
+    assert not psutil.Process().children(recursive=True)
+
+
+def test_live_replay_ends_everything_within_three_seconds_of_ctrl_c(
+    tmp_path: Path, own_domain: None, root: Path
+) -> None:
+    write_drive(tmp_path / "bag", steps=600)
+    (tmp_path / "main.py").write_text(
+        "import sys\n"
+        f"sys.path[:0] = [{str(root)!r}, {str(root / 'test')!r}, {str(root / 'test/ros')!r}]\n"
+        "from pathlib import Path\n"
+        "from test_live_replay import fake_system, run_system\n"
+        "folder = Path(sys.argv[1])\n"
+        "run_system(fake_system(folder, 0), [folder / 'bag'])\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "main.py"), str(tmp_path)],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    family = psutil.Process(process.pid)
+    try:
+        wait_until(lambda: len(family.children()) == 4, "three nodes and a player", 30.0)
+        children = family.children(recursive=True)
+        start_s = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=10.0)
+        assert time.monotonic() - start_s < 3.0
+        wait_until(lambda: not any(map(runs, children)), "no process is left", 1.0)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def runs(process: psutil.Process) -> bool:
+    """False for a zombie too: it has ended, and only init has not noticed yet."""
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def test_account_for_adds_what_the_evaluator_never_heard_as_dropped() -> None:
+    labels = [label_at(stamp) for stamp in (30, 10, 20)]
+    heard = FrameRow(scene="s", case_name="fog", stamp_ns=20, label=META_ACTIONS[6])
+    unlabelled = FrameRow(scene="", case_name="", stamp_ns=99)
+    rows = account_for([heard, unlabelled], labels)
+    assert [row.stamp_ns for row in rows] == [10, 20, 30]
+    assert [row.reason == UNHEARD for row in rows] == [True, False, True]
+    assert rows[0].truth is FUTURE
+
+
+def test_account_for_keeps_every_row_where_nothing_is_labelled() -> None:
+    rows = [FrameRow(scene="", case_name="", stamp_ns=stamp) for stamp in (2, 1)]
+    assert [row.stamp_ns for row in account_for(rows, [])] == [1, 2]
+
+
+def test_system_is_run_without_planner_where_the_student_has_none(tmp_path: Path) -> None:
+    args = words(tmp_path)
+    (args.checkpoint / "planner").rmdir()
+    assert [node.name for node in describe_system(args, 3).nodes] == ["vlm", "evaluator"]
+    args.checkpoint.rmdir()
+    with pytest.raises(ConfigError, match="does not exist"):
+        describe_system(args, 3)
+
+
+def test_domain_of_a_replay_is_one_whose_ports_nobody_uses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "getpid", lambda: 41)
+    before = choose_domain_id()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 7400 + 250 * before + 10))
+        assert choose_domain_id() != before
+    assert choose_domain_id() == before
