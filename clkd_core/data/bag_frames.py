@@ -5,6 +5,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -131,13 +132,15 @@ class _Feeder:
 
     def frames(self, bag: BagReader) -> Iterator[SurroundFrame]:
         wanted = {*self._cameras, self._names.odometry, self._names.route_command}
-        for topic, log_ns, msg in bag.messages(wanted):
-            if topic in self._cameras:
-                yield from self._image(self._cameras[topic], log_ns, msg)
-            elif topic == self._names.odometry:
-                self._odometry(log_ns, msg)
-            else:
-                self._route_command(log_ns, msg)
+        for log_ns, group in groupby(bag.messages(wanted), key=lambda entry: entry[1]):
+            # What was logged at one instant has no order of its own: images go last.
+            for topic, _, msg in sorted(group, key=lambda entry: entry[0] in self._cameras):
+                if topic in self._cameras:
+                    yield from self._image(self._cameras[topic], log_ns, msg)
+                elif topic == self._names.odometry:
+                    self._odometry(log_ns, msg)
+                else:
+                    self._route_command(log_ns, msg)
         yield from self._assembler.flush()
 
     def _image(self, camera: str, log_ns: int, msg: Any) -> list[SurroundFrame]:

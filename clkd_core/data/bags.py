@@ -77,12 +77,17 @@ class BagWriter:
             log_ns: when it was seen; players send it at this time.
             msg: instance of the type's class from clkd_core.data.ros_types.
         """
+        self.write_serialized(log_ns, topic, msgtype, self._store.serialize_cdr(msg, msgtype))
+
+    def write_serialized(
+        self, log_ns: int, topic: str, msgtype: str, data: bytes | memoryview
+    ) -> None:
+        """Append one message that is CDR already; see :meth:`write`."""
         if topic not in self._connections:
             self._connections[topic] = self._writer.add_connection(
                 topic, msgtype, typestore=self._store, offered_qos_profiles=[_qos(topic)]
             )
             self.counts[topic] = 0
-        data = self._store.serialize_cdr(msg, msgtype)
         self._writer.write(self._connections[topic], log_ns, data)
         self.counts[topic] += 1
 

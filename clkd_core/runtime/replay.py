@@ -18,6 +18,7 @@ from clkd_core.errors import ConfigError
 from clkd_core.metrics.frames import DEADLINE_MS, FrameRow, Outcome, write_frames
 from clkd_core.metrics.frames import read_frames as read_rows
 from clkd_core.progress import progress
+from clkd_core.report.build import FRAMES_FILE as FRAMES_FILE  # the nodes write it, too
 from clkd_core.runtime.bag_run import ReplayConfig, replay_bag
 
 if TYPE_CHECKING:  # torch takes seconds, and --live needs it in other processes
@@ -100,7 +101,7 @@ def finish_run(
         write_comparisons(run, bags, engine, checkpoint)
     make_gallery(
         run,
-        read_rows(run / "frames.csv"),
+        read_rows(run / FRAMES_FILE),
         (seen.frame for bag in bags for seen in read_frames(bag, labels=[])),
         front_camera=load_front_camera(bags[0]),
     )
@@ -119,16 +120,21 @@ def _run_live(args: argparse.Namespace) -> int:
     if "replay" not in entries:
         raise ConfigError("replay --live needs the nodes, and clkd_ros is not installed")
     code: int = load_entry(entries["replay"])(args)
+    if code == 0:
+        engine, _ = _load(args, with_planner=False)
+        finish_run(args.out, find_bags(args.bag), engine, args.checkpoint)
     return code
 
 
-def _load(args: argparse.Namespace) -> "tuple[Engine, PlannerEngine | None]":
+def _load(
+    args: argparse.Namespace, *, with_planner: bool = True
+) -> "tuple[Engine, PlannerEngine | None]":
     from clkd_core.runtime.engine import Engine
     from clkd_core.runtime.planning import PlannerEngine
 
     engine = Engine.from_checkpoint(args.checkpoint, device=args.device, threads=args.threads)
     engine.warm_up()
-    if args.blank or not (args.checkpoint / "planner").is_dir():
+    if not with_planner or args.blank or not (args.checkpoint / "planner").is_dir():
         return engine, None
     planner = PlannerEngine.from_checkpoint(
         args.checkpoint, device=str(engine.device), threads=args.threads
@@ -144,7 +150,6 @@ def _write(
     config: ReplayConfig,
     device: str,
 ) -> None:
-    from clkd_core.report.build import FRAMES_FILE
     from clkd_core.report.provenance import collect_provenance, write_provenance
 
     notes = describe_rows(rows) + (["black images were shown"] if config.blank else [])

@@ -257,6 +257,17 @@ def test_keyframe_that_lost_its_newest_image_keeps_its_label(tmp_path: Path) -> 
     assert len(frames[1].frame.images) == 5
 
 
+def test_what_is_logged_with_an_image_is_known_to_its_frame(tmp_path: Path) -> None:
+    with write_bag(tmp_path / "bag") as bag:
+        for camera in CAMERAS:
+            msg = image_to_msg(camera, CameraImage(stamp_ns=START_NS, encoded=b"x"))
+            bag.write(topics.image_topic(camera), topics.COMPRESSED_IMAGE, START_NS, msg)
+        ego = odometry_to_msg(EgoState(stamp_ns=START_NS, speed_mps=3.0), Pose())
+        bag.write(topics.ODOMETRY, topics.ODOMETRY_TYPE, START_NS, ego)
+    ((frame, _),) = read_frames(tmp_path / "bag")
+    assert frame.ego is not None and frame.ego.speed_mps == 3.0
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_quaternion_of_a_matrix_turns_like_the_matrix(seed: int) -> None:
     rng = np.random.default_rng(seed)
