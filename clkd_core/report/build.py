@@ -124,7 +124,7 @@ def compute_metrics(scores: RunScores, provenance: Provenance) -> Json:
             model: _l2(scores.l2[model]) if model in scores.l2 else scores.why_no_l2(model)
             for model in ("planner", "constant_velocity")
         },
-        "provenance": asdict(provenance),
+        "provenance": asdict(provenance) | {"notes": list(provenance.notes)},
     }
 
 

@@ -81,8 +81,8 @@ def choose_frames(rows: Sequence[FrameRow], count: int = PICTURES) -> list[Frame
 
     The groups (regular right, regular wrong, then each corner case right and wrong) take turns,
     so the share of wrong ones among the pictures says nothing about accuracy. Within a group a
-    label seldom chosen comes first, then a drive seldom chosen, then the earlier frame. Frames
-    without labels are spread evenly over time.
+    label seldom chosen comes first, then a drive seldom chosen, then the frame furthest from
+    those chosen. Frames without labels are spread evenly over time.
 
     Args:
         rows: of the run.
@@ -115,10 +115,11 @@ def _stamp_of(row: FrameRow) -> int:
     return row.stamp_ns
 
 
-def _familiarity(row: FrameRow, chosen: Sequence[FrameRow]) -> tuple[int, int, int]:
+def _familiarity(row: FrameRow, chosen: Sequence[FrameRow]) -> tuple[int, int, int, int]:
     same_label = sum(other.label == row.label for other in chosen)
     same_scene = sum(other.scene == row.scene for other in chosen)
-    return same_label, same_scene, row.stamp_ns
+    apart_ns = min((abs(other.stamp_ns - row.stamp_ns) for other in chosen), default=0)
+    return same_label, same_scene, -apart_ns, row.stamp_ns
 
 
 def make_gallery(

@@ -87,9 +87,9 @@ class RunScores:
 
     def why_no_l2(self, model: str) -> str:
         """The words that stand where the L2 of a model that is not in ``l2`` would be."""
-        if model == "planner" and not self.has_plans:
-            return NO_PLANNER
-        return NOT_MEASURED if self.has_truth else NOT_LABELLED
+        if not self.has_truth:
+            return NOT_LABELLED
+        return NO_PLANNER if model == "planner" and not self.has_plans else NOT_MEASURED
 
     def why_no_rsdr(self) -> str:
         """The words that stand where an RSDR that is None would be."""

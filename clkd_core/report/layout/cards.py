@@ -65,10 +65,7 @@ def _build_views(row: FrameRow, views: Views) -> str:
 
 def _image(jpeg: bytes, words: str) -> str:
     data = base64.b64encode(jpeg).decode()
-    return (
-        f'<img loading="lazy" decoding="async" alt="{escape(words)}" '
-        f'src="data:image/jpeg;base64,{data}">'
-    )
+    return f'<img alt="{escape(words)}" src="data:image/jpeg;base64,{data}">'
 
 
 def _build_words(row: FrameRow) -> str:

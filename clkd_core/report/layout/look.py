@@ -22,7 +22,7 @@ h3{font-size:1rem;margin:1.2em 0 .4em}
 section{background:var(--card);border:1px solid var(--line);border-radius:14px;
 padding:22px 24px;margin:20px 0}
 section>p{max-width:52em;margin:.2em 0 1em;color:var(--soft)}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(168px,1fr));gap:12px;
+.tiles{display:grid;grid-template-columns:repeat(4,1fr);gap:12px;
 margin:26px 0 0;padding:0;list-style:none}
 .tiles li{background:var(--card);border:1px solid var(--line);border-radius:14px;
 padding:14px 16px 13px;min-width:0}
@@ -35,8 +35,8 @@ display:block;overflow-wrap:anywhere}
 table{border-collapse:collapse;width:100%;font-size:.95rem}
 th,td{text-align:right;padding:7px 10px;border-bottom:1px solid var(--line);
 white-space:nowrap;vertical-align:middle}
-th{font-weight:580;color:var(--soft);font-size:.86rem}
-th[scope=row]{color:var(--ink);font-size:.95rem}
+th{font-weight:500;color:var(--soft);font-size:.86rem}
+th[scope=row]{color:var(--ink);font-size:.95rem;font-weight:400}
 th:first-child,td:first-child{text-align:left;padding-left:0}
 tbody tr:last-child>*{border-bottom:0}
 tr.main>*{font-weight:650}
@@ -57,7 +57,7 @@ font-size:.9rem}
 .key .plan{background:#00b59f}
 .key .truth{background:var(--card);border:2px solid var(--soft)}
 svg{display:block;max-width:100%}
-.plot{width:100%;height:auto}
+.plot{width:100%;height:auto;overflow:visible}
 .plot text{fill:var(--soft);font-size:12px;font-family:inherit}
 .plot .grid{stroke:var(--line)}
 .plot .deadline{stroke:var(--soft);stroke-dasharray:3 3}
@@ -78,9 +78,11 @@ svg{display:block;max-width:100%}
 .whisker.main .range{stroke:var(--accent)}.whisker.main circle{fill:var(--accent)}
 .confusion td,.confusion th{padding:5px 8px;text-align:center;border:0;font-size:.84rem}
 .confusion th[scope=row]{text-align:left;font-size:.82rem}
-.confusion thead th{font-size:.74rem;vertical-align:bottom;line-height:1.2}
+.confusion thead th{font-size:.64rem;font-weight:400;vertical-align:bottom;line-height:1.25;
+white-space:normal;overflow-wrap:anywhere;padding:5px 2px}
+.confusion{table-layout:fixed;min-width:380px}.confusion th:first-child{width:112px}
 .confusion td{background:color-mix(in srgb,var(--tone) var(--share),var(--card));
-border:2px solid var(--card);border-radius:6px;min-width:3em}
+border:2px solid var(--card);border-radius:6px}
 .confusion td.zero{color:var(--soft);opacity:.55}
 .filter{display:flex;flex-wrap:wrap;gap:8px;margin:0 0 16px;border:0;padding:0}
 .filter legend{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
@@ -107,8 +109,8 @@ font-weight:600;background:var(--rail)}
 .frame dl{display:grid;grid-template-columns:auto 1fr;gap:1px 12px;margin:10px 0;font-size:.88rem}
 .frame dt{color:var(--soft)}
 .frame dd{margin:0;text-align:right;overflow-wrap:anywhere}
-.bars20{margin:10px 0 0;padding:0;list-style:none;font-size:.8rem}
-.bars20 li{display:grid;grid-template-columns:1fr 74px 3em;gap:8px;align-items:center;
+.bars20{margin:10px 0 0;padding:0;list-style:none;font-size:.77rem}
+.bars20 li{display:grid;grid-template-columns:minmax(0,1fr) 56px 2.6em;gap:8px;align-items:center;
 line-height:1.65;white-space:nowrap}
 .bars20 span:last-child{text-align:right}
 .bars20 i{display:block;height:8px;border-radius:4px;background:var(--accent);min-width:1px}
@@ -130,7 +132,9 @@ footer{color:var(--soft);font-size:.86rem;padding-bottom:48px}
 @media(max-width:760px){section{padding:18px 16px}.frame{grid-template-columns:1fr}
 main,header,footer{padding-left:14px;padding-right:14px}
 .tiles{grid-template-columns:1fr 1fr}.tiles .value{font-size:1.45rem}
-.facts{grid-template-columns:1fr}.facts dd{margin-bottom:6px}}
+.facts:not(.counts){grid-template-columns:1fr}.facts:not(.counts) dd{margin-bottom:6px}
+.facts.counts{grid-template-columns:minmax(0,1fr) max-content}
+.plot text{font-size:20px}th[scope=row]{white-space:normal;min-width:7.5em}th,td{padding:7px 6px}}
 @media print{body{background:#fff}section{break-inside:avoid;border:0;padding:0}
 .frame{break-inside:avoid}.filter{display:none}}
 """

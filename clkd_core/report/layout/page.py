@@ -67,7 +67,8 @@ def _header(scores: RunScores, provenance: Provenance, title: str) -> str:
         if provenance.mode == "live"
         else "direct replay, no transport"
     )
-    bag = Path(provenance.bag).name or provenance.bag
+    bags = provenance.bag.split(", ")
+    bag = Path(provenance.bag).name if len(bags) == 1 else f"{len(bags)} bags"
     return (
         f'<header><p class="brand">CLKD Drive</p><h1>{escape(title)}</h1>'
         f'<p class="lead">{escape(_lead(scores, provenance))}</p>'
@@ -211,7 +212,11 @@ def _frames_section(scores: RunScores, provenance: Provenance) -> str:
         f"{kinds} Late means after {provenance.deadline_ms:g} ms by {held}, or a repeated answer "
         f"({counts.stale}). {counts.degraded} answers were made with an input missing.",
         f'<div class="share" aria-hidden="true">{bar}</div><ul class="key">{key}</ul>'
-        + (f"<h3>Counted on the way</h3><dl class='facts'>{counted}</dl>" if counted else ""),
+        + (
+            f"<h3>Counted on the way</h3><dl class='facts counts'>{counted}</dl>"
+            if counted
+            else ""
+        ),
     )
 
 
@@ -256,10 +261,10 @@ def _time_section(rows: Sequence[FrameRow], scores: RunScores, provenance: Prove
         "RSDR is the share of all labelled keyframes whose decision is right and came within the "
         "deadline: dropped, repeated and wrong ones count 0. inference_ms is the paper's clock, "
         f"response_ms the one a vehicle feels. Measured on {escape(provenance.device)}.",
-        f"{key}<div class='two'><div><h3>RSDR by deadline</h3>{curve or _word(scores)}</div>"
-        f"<div><h3>Latency, number of frames</h3>{histogram}</div></div>"
-        f"<h3>RSDR</h3>{tables.build_rsdr_table(scores)}"
-        f"<h3>Latency in ms</h3>{tables.build_latency_table(scores)}",
+        f"{key}<div class='two'><div><h3>RSDR by deadline in ms</h3>{curve or _word(scores)}</div>"
+        f"<div><h3>Latency in ms, number of frames</h3>{histogram}</div></div>"
+        + (f"<h3>RSDR</h3>{tables.build_rsdr_table(scores)}" if known else "")
+        + f"<h3>Latency in ms</h3>{tables.build_latency_table(scores)}",
     )
 
 
@@ -311,18 +316,26 @@ def _planner_section(scores: RunScores) -> str:
 
 
 def _gallery_section(rows: Sequence[FrameRow], gallery: Mapping[int, Views]) -> str:
-    cards = build_gallery(rows, gallery)
-    if not cards:
+    shown = [row for row in rows if row.stamp_ns in gallery]
+    if not shown:
         return ""
-    return _section(
-        "What it saw",
-        "Chosen to be instructive, not typical: of each kind of case a right and a wrong one "
-        "where there are both, so their share says nothing about accuracy. The map at the side "
-        "has a ring every 10 m.",
-        '<ul class="key"><li><b class="plan"></b>planned path</li>'
-        f'<li><b class="truth"></b>driven path</li></ul>{cards}',
-        name="frames",
+    words = "Spread over the whole run. The map at the side has a ring every 10 m."
+    if any(row.label is not None for row in shown):
+        words = (
+            "Chosen to be instructive, not typical: of each kind of case a right and a wrong one "
+            "where there are both, so their share says nothing about accuracy. The map at the "
+            "side has a ring every 10 m."
+        )
+    key = "".join(
+        f'<li><b class="{name}"></b>{what} path</li>'
+        for name, what, path in (
+            ("plan", "planned", [row.plan for row in shown]),
+            ("truth", "driven", [row.truth for row in shown]),
+        )
+        if any(path)
     )
+    cards = build_gallery(shown, gallery)
+    return _section("What it saw", words, f'<ul class="key">{key}</ul>{cards}', name="frames")
 
 
 def _provenance_section(provenance: Provenance) -> str:

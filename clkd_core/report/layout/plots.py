@@ -11,7 +11,7 @@ from clkd_core.types import Trajectory
 
 _WIDTH = 560
 _HEIGHT = 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 14, 16, 36
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 14, 18, 26
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ def draw_rsdr_curve(
         majority: RSDR of the majority answer, which is always in time.
     """
     axes = _Axes(x_max=max((x for curve in curves.values() for x, _ in curve)), y_max=1.0)
-    parts = [_frame(axes, _round_ticks(axes.x_max), "deadline [ms]", percent=True)]
+    parts = [_frame(axes, _round_ticks(axes.x_max), percent=True)]
     parts.append(_vertical(axes, deadline_ms, f"{deadline_ms:g} ms", "deadline"))
     y = axes.y(majority)
     parts.append(
@@ -86,7 +86,7 @@ def draw_histogram(latencies_ms: Mapping[str, Sequence[float]], *, deadline_ms: 
         name: np.histogram(np.clip(values, 0, x_max), edges)[0] for name, values in known.items()
     }
     axes = _Axes(x_max=x_max, y_max=max((int(c.max()) for c in counts.values()), default=1) * 1.08)
-    parts = [_frame(axes, _round_ticks(x_max), "latency [ms]", percent=False)]
+    parts = [_frame(axes, _round_ticks(x_max), percent=False)]
     for name, bins in counts.items():
         outline = [(float(edges[0]), 0.0)]
         for left, right, count in zip(edges[:-1], edges[1:], bins, strict=True):
@@ -121,11 +121,12 @@ def draw_birds_eye(plan: Trajectory | None, truth: Trajectory | None) -> str:
     known = [path.xy_m for _, path in paths if path is not None]
     if not known:
         return ""
-    reach = max(10.0, *(float(np.abs(xy).max()) for xy in known)) * 1.1
-    scale = 150 / reach
+    ahead_m = max(12.0, *(float(xy[:, 0].max()) for xy in known))
+    aside_m = max(float(np.abs(xy[:, 1]).max()) for xy in known)
+    scale = min(148 / ahead_m, 72 / max(aside_m, 1.0))
     parts = [
         f'<circle class="ring" cx="80" cy="158" r="{radius * scale:.1f}"/>'
-        for radius in range(10, math.ceil(reach) + 10, 10)
+        for radius in range(10, math.ceil(170 / scale) + 10, 10)
     ]
     for name, path in paths:
         if path is not None:
@@ -150,10 +151,8 @@ def _svg(content: str, label: str) -> str:
     )
 
 
-def _frame(axes: _Axes, x_ticks: Sequence[float], x_label: str, *, percent: bool) -> str:
-    y_ticks = [axes.y_max * share for share in (0, 0.25, 0.5, 0.75, 1)]
-    if not percent:
-        y_ticks = sorted({float(math.floor(tick / 1.08)) for tick in y_ticks})
+def _frame(axes: _Axes, x_ticks: Sequence[float], *, percent: bool) -> str:
+    y_ticks = [0.0, 0.25, 0.5, 0.75, 1.0] if percent else _round_ticks(axes.y_max, least=1.0)
     parts = [
         f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" '
         f'y1="{axes.y(tick)}" y2="{axes.y(tick)}"/>'
@@ -166,10 +165,6 @@ def _frame(axes: _Axes, x_ticks: Sequence[float], x_label: str, *, percent: bool
         f'text-anchor="middle">{tick:g}</text>'
         for tick in x_ticks
     ]
-    parts.append(
-        f'<text class="tick" x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 4}" text-anchor="end">'
-        f"{x_label}</text>"
-    )
     return "".join(parts)
 
 
@@ -203,6 +198,7 @@ def _round_up(value: float) -> float:
     )
 
 
-def _round_ticks(x_max: float) -> list[float]:
-    step = _round_up(x_max / 6)
+def _round_ticks(x_max: float, *, least: float = 0.0) -> list[float]:
+    """At most seven from 0 on, a round step of at least ``least`` apart."""
+    step = max(_round_up(x_max / 6), least)
     return [step * number for number in range(math.floor(x_max / step + 1e-9) + 1)]

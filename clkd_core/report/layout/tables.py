@@ -141,15 +141,15 @@ def build_confusion_table(counts: NDArray[np.int64], actions: type[IntEnum], tit
             _confusion_cell(int(count), total, right=column == number)
             for column, count in enumerate(counts[number])
         )
-        rows.append(f'<tr><th scope="row">{name}</th>{cells}</tr>')
-    head = ["right ↓ answered →", *(name.replace("_", "<wbr>_") for name in names), "no answer"]
-    return f"<h3>{title}</h3>" + build_table(head, rows, "confusion")
+        rows.append(f'<tr><th scope="row">{name.replace("_", " ")}</th>{cells}</tr>')
+    head = ["", *(name.replace("_", " ") for name in names), "no answer"]
+    return f"<h3>{title}: labels down, answers across</h3>" + build_table(head, rows, "confusion")
 
 
 def percent_cell(interval: Interval) -> str:
-    """``71.2 %`` over its interval."""
+    """``71.2%`` over its interval."""
     low, high = (f"{end * 100:.0f}" for end in (interval.low, interval.high))
-    return _cell(f"{interval.value * 100:.1f} %", low, high)
+    return _cell(f"{interval.value:.1%}", low, high)
 
 
 def f1_cell(interval: Interval) -> str:

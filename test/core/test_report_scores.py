@@ -1,0 +1,128 @@
+"""From rows to scores: what counts, what does not, and what has no number."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from report_rows import DIRECT, KEEP, LIVE, STOP, make_labelled_rows, make_row, with_plans
+
+from clkd_core.report.scores import compute_latency_stats, score_run
+
+
+def test_every_labelled_keyframe_is_counted_once() -> None:
+    counts = score_run(make_labelled_rows(), LIVE).counts
+    assert (counts.labelled, counts.regular, counts.corner) == (10, 6, 4)
+    assert (counts.in_time, counts.late, counts.dropped, counts.stale) == (7, 2, 1, 1)
+    assert counts.answered == 8
+
+
+def test_unlabelled_frames_do_not_enter_the_counts_where_some_are_labelled() -> None:
+    rows = [*make_labelled_rows(), make_row(50, None), make_row(51, None, None)]
+    assert score_run(rows, LIVE).counts == score_run(make_labelled_rows(), LIVE).counts
+
+
+def test_a_stale_answer_and_a_dropped_frame_count_as_wrong() -> None:
+    scores = score_run(make_labelled_rows(), LIVE)
+    assert scores.actions is not None
+    assert scores.actions["student"]["all"].accuracy.value == pytest.approx(0.7)
+    assert scores.actions["student"]["regular"].accuracy.value == pytest.approx(5 / 6)
+    assert scores.actions["student"]["corner"].accuracy.value == pytest.approx(2 / 4)
+    assert scores.by_case_name == {"regular": (6, 5), "fog": (4, 2)}
+
+
+def test_rsdr_counts_late_answers_as_misses_on_their_own_clock_only() -> None:
+    scores = score_run(make_labelled_rows(), LIVE)
+    inference, response = scores.rsdr["inference_ms"], scores.rsdr["response_ms"]
+    assert inference is not None and response is not None
+    assert inference["student"]["all"][80.0].value == pytest.approx(0.7)
+    assert response["student"]["all"][80.0].value == pytest.approx(0.6)
+    assert response["student"]["all"][100.0].value == pytest.approx(0.7)
+    assert response["student"]["all"][20.0].value == 0.0
+
+
+def test_the_majority_answer_is_the_same_for_all_cases_and_always_in_time() -> None:
+    scores = score_run(make_labelled_rows(), LIVE)
+    assert scores.majority == KEEP.text
+    assert scores.actions is not None
+    assert scores.actions["majority"]["all"].accuracy.value == pytest.approx(0.5)
+    assert scores.actions["majority"]["corner"].accuracy.value == pytest.approx(0.25)
+    response = scores.rsdr["response_ms"]
+    assert response is not None
+    assert response["majority"]["all"][20.0].value == pytest.approx(0.5)
+
+
+def test_a_deadline_of_ones_own_is_on_the_curve() -> None:
+    models = score_run(make_labelled_rows(), replace(LIVE, deadline_ms=33.0)).rsdr["response_ms"]
+    assert models is not None
+    assert list(models["student"]["all"]) == [20.0, 33.0, 50.0, 80.0, 100.0]
+
+
+def test_without_labels_there_is_no_number_for_right_or_wrong() -> None:
+    scores = score_run([make_row(number, None) for number in range(3)], LIVE)
+    assert scores.actions is None
+    assert scores.rsdr == {"inference_ms": None, "response_ms": None}
+    assert scores.why_no_rsdr() == "not labelled"
+    assert scores.why_no_l2("planner") == "not labelled"
+    assert scores.latencies["response_ms"] is not None
+    assert (scores.counts.frames, scores.counts.answered) == (3, 3)
+
+
+def test_direct_replay_has_no_response_time() -> None:
+    rows = [replace(row, response_ms=math.nan) for row in make_labelled_rows()]
+    scores = score_run(rows, DIRECT)
+    assert scores.rsdr["response_ms"] is None
+    assert scores.why_no_rsdr() == "not measured"
+    assert scores.latencies["response_ms"] is None
+
+
+def test_a_live_run_in_which_nothing_was_answered_has_an_rsdr_of_zero() -> None:
+    scores = score_run([make_row(number, KEEP, None) for number in range(3)], LIVE)
+    response = scores.rsdr["response_ms"]
+    assert response is not None
+    assert response["student"]["all"][80.0].value == 0.0
+
+
+def test_planner_and_straight_line_are_scored_on_the_same_frames() -> None:
+    rows = with_plans(make_labelled_rows())
+    rows[0] = replace(rows[0], plan=None)
+    scores = score_run(rows, LIVE)
+    assert scores.l2["planner"]["all"].frames == 9
+    assert scores.l2["constant_velocity"]["all"].frames == 9
+    assert scores.l2["planner"]["all"].horizon_m[3].value == pytest.approx(6.0)
+    assert scores.l2["planner"]["all"].average_m[3].value == pytest.approx(3.5)
+    assert scores.l2["constant_velocity"]["all"].horizon_m[3].value == pytest.approx(0.0)
+
+
+def test_without_a_planner_the_straight_line_is_still_scored() -> None:
+    rows = [replace(row, plan=None) for row in with_plans(make_labelled_rows())]
+    scores = score_run(rows, LIVE)
+    assert "planner" not in scores.l2
+    assert scores.why_no_l2("planner") == "no planner"
+    assert scores.l2["constant_velocity"]["all"].frames == 10
+
+
+def test_other_models_are_scored_beside_the_student() -> None:
+    blank = [replace(row, answer=STOP, stale=False) for row in make_labelled_rows()]
+    scores = score_run(make_labelled_rows(), LIVE, others={"blank": blank, "ego_status": []})
+    assert scores.actions is not None
+    assert scores.actions["blank"]["all"].accuracy.value == pytest.approx(0.4)
+    assert "ego_status" not in scores.actions
+
+
+def test_a_run_of_regular_frames_only_has_no_corner_row() -> None:
+    scores = score_run([make_row(number) for number in range(3)], LIVE)
+    assert scores.actions is not None
+    assert set(scores.actions["student"]) == {"regular", "all"}
+
+
+def test_percentiles_leave_out_what_was_not_measured() -> None:
+    stats = compute_latency_stats([math.nan, 1.0, 2.0, 3.0, math.inf])
+    assert stats is not None
+    assert (stats.frames, stats.p50, stats.largest) == (3, 2.0, 3.0)
+    assert stats.p99 == pytest.approx(2.98)
+    assert compute_latency_stats([math.nan]) is None
+
+
+def test_no_row_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no row"):
+        score_run([], LIVE)
