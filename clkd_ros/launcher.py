@@ -260,7 +260,8 @@ class NodeProcess:
             if line.strip():
                 self.last_lines.append(line)
             with suppress(OSError, ValueError):
-                print(f"[{self.spec.name}] {line}", file=sys.stderr, flush=True)
+                sys.stderr.write(f"[{self.spec.name}] {line}\n")  # one write: lines stay whole
+                sys.stderr.flush()
 
 
 def child_environment() -> dict[str, str]:

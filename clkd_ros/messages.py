@@ -29,7 +29,9 @@ if which() == "rclpy":
 
     any_message_class = message_class
 else:
-    from clkd_ros.embedded.wire.message_types import message_class
+    from clkd_ros.embedded.wire.message_types import message_class, opaque_class
+
+    any_message_class = opaque_class  # publishes bytes of any type, known or not
 
     CameraInfo: Any = message_class("sensor_msgs/msg/CameraInfo")
     Clock: Any = message_class("rosgraph_msgs/msg/Clock")

@@ -30,6 +30,13 @@ _LAST_CALLBACK_S = 0.8
 _ORPHAN_S = 2.0
 """How long a node whose launcher has gone may take to end."""
 
+_WRONG_INPUT = (
+    ClkdError,
+    middleware.InvalidParameterTypeException,
+    middleware.InvalidParameterValueException,
+)
+"""What a user can repair: one line and exit code 2."""
+
 TRANSITIONS = ("configure", "activate", "deactivate", "cleanup", "shutdown")
 
 
@@ -73,7 +80,7 @@ def run_node(
             ended = executor.shutdown(timeout_sec=_LAST_CALLBACK_S)
     except (KeyboardInterrupt, middleware.ExternalShutdownException):
         pass
-    except ClkdError as err:
+    except _WRONG_INPUT as err:
         print(f"clkd: error: {err}", file=sys.stderr, flush=True)
         return 2
     finally:

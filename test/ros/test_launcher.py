@@ -1,0 +1,269 @@
+"""Starting, bringing up and ending nodes as processes."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from fakes import wait_until
+
+from clkd_core.errors import ClkdError, ConfigError
+from clkd_ros.launcher import (
+    LaunchedSystem,
+    NodeSpec,
+    SystemSpec,
+    default_system_file,
+    load_system,
+    parse_launch_arguments,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+_DOMAINS = itertools.count(61 + os.getpid() % 30)
+
+WORKER = """
+    import os, signal, sys, time
+    from clkd_ros.middleware import *
+    from clkd_ros.node_process import run_node
+
+    OK, NO = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+    class Worker(LifecycleNode):
+        def __init__(self):
+            super().__init__("worker")
+            self.mode = self.declare_parameter("mode", "good").value
+            self.declare_parameter("limit", 1.0)
+
+        def on_configure(self, state):
+            if self.mode == "bad":
+                self.get_logger().error("cannot be configured: no model at /nowhere")
+                return NO
+            if self.mode == "dies":
+                os._exit(3)
+            if self.mode == "stuck":
+                time.sleep(60)
+            return OK
+
+        def on_activate(self, state):
+            self.get_logger().info("at work")
+            return OK
+
+    if __name__ == "__main__":
+        def build():
+            node = Worker()
+            if node.mode == "deaf":
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    signal.signal(number, signal.SIG_IGN)
+            return node
+        sys.exit(run_node(build))
+"""
+
+
+@pytest.fixture
+def worker_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A node's module that children can import, on a domain of its own."""
+    (tmp_path / "clkd_test_worker.py").write_text(textwrap.dedent(WORKER))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(next(_DOMAINS) % 100))
+    return "clkd_test_worker"
+
+
+def system(module: str, **modes: str) -> SystemSpec:
+    """One worker for each ``name=mode``."""
+    return SystemSpec(
+        nodes=tuple(
+            NodeSpec(name=name, module=module, executable="worker", parameters={"mode": mode})
+            for name, mode in modes.items()
+        )
+    )
+
+
+def children() -> list[psutil.Process]:
+    return [p for p in psutil.Process().children(recursive=True) if p.status() != "zombie"]
+
+
+def test_nodes_come_up_take_parameters_log_by_name_and_end_with_zero(
+    worker_module: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with LaunchedSystem(system(worker_module, one="good", two="good")) as launched:
+        launched.wait_active(20.0)
+        launched.check_running()
+        node = launched.nodes["one"]
+
+        def ask(**request: Any) -> dict[str, Any]:
+            node.send(request)
+            return node.receive(time.monotonic() + 5.0, "answer")
+
+        assert ask(do="set", name="limit", value=2.5)["ok"]
+        assert ask(do="get", name="limit") == {"ok": True, "value": 2.5}
+        assert "DOUBLE" in ask(do="set", name="limit", value="much")["reason"]
+        assert not ask(do="dance")["ok"]
+        start_s = time.monotonic()
+        assert launched.stop() == {"one": 0, "two": 0}
+        assert time.monotonic() - start_s < 3.0
+    said = capfd.readouterr().err
+    assert all(f"[{name}] [INFO]" in said and "at work" in said for name in ("one", "two"))
+
+
+def test_node_that_cannot_be_configured_is_named_with_its_reason(worker_module: str) -> None:
+    with (
+        pytest.raises(ClkdError, match=r"'two' could not configure.*no model at /nowhere"),
+        LaunchedSystem(system(worker_module, one="good", two="bad")) as launched,
+    ):
+        launched.wait_active(20.0)
+    assert not children()
+
+
+def test_node_that_dies_or_does_not_answer_is_named(worker_module: str) -> None:
+    with (
+        pytest.raises(ClkdError, match="'dead' ended with exit code 3"),
+        LaunchedSystem(system(worker_module, dead="dies")) as launched,
+    ):
+        launched.wait_active(20.0)
+    with (
+        pytest.raises(ClkdError, match=r"'slow' did not (start|configure) in time"),
+        LaunchedSystem(system(worker_module, slow="stuck")) as launched,
+    ):
+        launched.wait_active(2.0)
+    assert not children()
+
+
+def test_deaf_node_is_killed_within_three_seconds(worker_module: str) -> None:
+    launched = LaunchedSystem(system(worker_module, good="good", deaf="deaf"))
+    launched.start()
+    launched.wait_active(20.0)
+    start_s = time.monotonic()
+    codes = launched.stop()
+    assert time.monotonic() - start_s < 3.0
+    assert codes == {"good": 0, "deaf": -signal.SIGKILL}
+    assert not children()
+
+
+def test_node_that_ends_while_the_system_runs_is_reported(worker_module: str) -> None:
+    with LaunchedSystem(system(worker_module, one="good", two="good")) as launched:
+        launched.wait_active(20.0)
+        launched.nodes["two"].process.kill()
+        launched.nodes["two"].process.wait()
+        with pytest.raises(ClkdError, match="'two' ended with exit code -9"):
+            launched.check_running()
+        with pytest.raises(ClkdError, match="'two'"):
+            launched.wait_for_end("one", 5.0)
+
+
+LAUNCH_YAML = """
+nodes:
+  - {name: one, module: MODULE, executable: worker}
+  - {name: two, module: MODULE, executable: worker, when: evaluate}
+"""
+
+
+@pytest.fixture
+def launch_command(worker_module: str, tmp_path: Path) -> Iterator[Any]:
+    """``clkd launch`` of two workers; killed if the test leaves it."""
+    config = tmp_path / "system.yaml"
+    config.write_text(LAUNCH_YAML.replace("MODULE", worker_module))
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*words: str) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "clkd_core.cli", "launch", "--config", str(config)]
+        paths = f"{ROOT}{os.pathsep}{os.environ['PYTHONPATH']}"
+        started.append(
+            subprocess.Popen(
+                [*command, *words],
+                env={**os.environ, "PYTHONPATH": paths},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def wait_for_line(process: "subprocess.Popen[str]", start: str) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(start):
+            return
+    raise AssertionError(f"{start!r} was never said")
+
+
+def test_launch_ends_on_ctrl_c_with_every_exit_code(launch_command: Any) -> None:
+    process = launch_command("--evaluate")
+    wait_for_line(process, "active: one, two")
+    nodes = psutil.Process(process.pid).children()
+    start_s = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=5.0)
+    assert time.monotonic() - start_s < 3.0
+    assert process.returncode == 0
+    assert "ended: one 0, two 0" in said
+    assert not any(node.is_running() for node in nodes)
+
+
+def test_no_node_survives_a_launcher_that_is_killed(launch_command: Any) -> None:
+    process = launch_command()
+    wait_for_line(process, "active: one")
+    (node,) = psutil.Process(process.pid).children()
+    process.kill()
+    wait_until(lambda: not node.is_running() or node.status() == "zombie", "its end", 3.0)
+
+
+def test_launch_names_what_is_wrong_with_its_words(launch_command: Any) -> None:
+    process = launch_command("one.limit:=a lot")
+    said, _ = process.communicate(timeout=20.0)
+    assert process.returncode == 2
+    assert "clkd: error: node 'one'" in said and "limit" in said
+    assert "Traceback" not in said
+
+
+def test_arguments_reach_the_parameters_they_name() -> None:
+    given = parse_launch_arguments(["checkpoint:=some/where", "planner.threads:=3"])
+    nodes = {node.name: node for node in load_system(default_system_file(), given).nodes}
+    assert set(nodes) == {"vlm", "planner"}
+    assert nodes["vlm"].parameters["checkpoint"] == "some/where"
+    assert nodes["planner"].parameters["checkpoint"] == "some/where"
+    assert nodes["planner"].parameters["threads"] == 3
+    scored = load_system(default_system_file(), {}, evaluate=True)
+    assert [node.name for node in scored.nodes] == ["vlm", "planner", "evaluator"]
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["checkpont:=x"], "did you mean 'checkpoint'"),
+        (["nobody.threads:=1"], "nobody.threads"),
+        (["checkpoint=x"], "name:=value"),
+    ],
+)
+def test_unknown_launch_argument_is_refused(words: list[str], hint: str) -> None:
+    with pytest.raises(ConfigError, match=hint):
+        load_system(default_system_file(), parse_launch_arguments(words))
+
+
+def test_node_arguments_keep_types_through_yaml() -> None:
+    from clkd_ros.embedded.arguments import parse_arguments
+
+    parameters = {"a": 1e-5, "b": "1", "c": True, "d": {"e": [1, 2]}, "f": "", "g": 2.0}
+    spec = NodeSpec(
+        name="n", module="m", executable="x", parameters=parameters, remappings={"~/a": "/b"}
+    )
+    parsed, rest = parse_arguments(spec.arguments())
+    flat = {"a": 1e-5, "b": "1", "c": True, "d.e": [1, 2], "f": "", "g": 2.0}
+    found = parsed.parameters_of("/n")
+    assert found == flat
+    assert [type(found[name]) for name in "abcg"] == [float, str, bool, float]
+    assert parsed.node_name("other") == "n"
+    assert parsed.remapped("~/a", "n", "/") == "/b"
+    assert rest == []
