@@ -153,9 +153,9 @@ class BagPlay:
 
 def replay_live(args: argparse.Namespace) -> int:
     """``clkd replay --live``; registered under ``clkd.live``."""
-    from clkd_ros import live
+    from clkd_ros import live_replay
 
-    return _needing_middleware(live.replay_live, args)
+    return _needing_middleware(live_replay.replay_live, args)
 
 
 def _needing_middleware(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
