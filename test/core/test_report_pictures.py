@@ -150,3 +150,11 @@ def test_a_gallery_never_reads_outside_its_folder(tmp_path: Path) -> None:
     listed.write_text(listed.read_text().replace("0_cam_front.jpg", "../secret.jpg"))
     with pytest.raises(DataError, match="gallery"):
         read_gallery(tmp_path)
+
+
+def test_the_ribbon_is_as_wide_as_the_vehicle() -> None:
+    row = replace(make_row(1), plan=straight(3.0))
+    drawn = draw_front(PictureInput(frame=frame(1), row=row, front_camera=CAMERA), GREY)
+    ten_metres_ahead = drawn[round(285 * 1.1)].astype(int)  # 880 columns drawn, 800 known
+    green = (ten_metres_ahead[:, 1] - ten_metres_ahead[:, 0] > 25).sum()
+    assert green == pytest.approx(1.7 / 10 * 400 * 1.1, abs=6)  # and its edges
