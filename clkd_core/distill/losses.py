@@ -74,9 +74,7 @@ def select_hard(
     return HardTokens(hard_samples, hard_tokens)
 
 
-def h2g_loss(
-    token_loss: Tensor, keep: Tensor, *, sample_frac: float, token_frac: float
-) -> Tensor:
+def h2g_loss(token_loss: Tensor, keep: Tensor, *, sample_frac: float, token_frac: float) -> Tensor:
     """Mean loss over the hard tokens of the hard samples (Eq. 5).
 
     Args:
@@ -120,7 +118,7 @@ def distill_kl(
     teacher = teacher_logits.detach()[keep]
     total = student_logits.new_zeros((), dtype=torch.float32)
     for ours, theirs in zip(
-        student.split(KD_CHUNK_TOKENS), teacher.split(KD_CHUNK_TOKENS), strict=True
+        torch.split(student, KD_CHUNK_TOKENS), torch.split(teacher, KD_CHUNK_TOKENS), strict=True
     ):
         log_q = torch.log_softmax(ours.float() / temperature, dim=-1)
         log_p = torch.log_softmax(theirs.float() / temperature, dim=-1)
@@ -129,7 +127,7 @@ def distill_kl(
 
 
 def _top_share(values: Tensor, allowed: Tensor, frac: float) -> Tensor:
-    """(R, M) bool: per row the ``ceil(frac * allowed)`` largest allowed values, ties to the left."""
+    """(R, M) bool: per row the largest ``ceil(frac * allowed)`` values, ties to the left."""
     # 1e-9: 0.6 * 5 is 3.0000000000000004 in some roundings and must stay 3.
     counts = torch.ceil(allowed.sum(dim=1).double() * frac - 1e-9).long()
     ranked = values.masked_fill(~allowed, -math.inf)

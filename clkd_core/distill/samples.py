@@ -37,7 +37,9 @@ MIRRORED_CAMERAS: tuple[int, ...] = tuple(
 )
 """Which camera stands where in a mirrored scene."""
 
-_MIRRORED_COMMANDS = {command: RouteCommand(mirrored_text(command.value)) for command in RouteCommand}
+_MIRRORED_COMMANDS = {
+    command: RouteCommand(mirrored_text(command.value)) for command in RouteCommand
+}
 
 
 @dataclass(frozen=True)
@@ -296,10 +298,8 @@ def _mirror(
     return views, present
 
 
-def _draw_kept_views(
-    count: int, drop_share: float, rng: np.random.Generator
-) -> NDArray[np.bool_]:
-    """(B, C) bool; a sample that loses views keeps CAM_FRONT in half of the cases, one at least."""
+def _draw_kept_views(count: int, drop_share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """(B, C) bool; who loses views keeps one at least, CAM_FRONT in half of the cases."""
     kept = np.ones((count, len(CAMERAS)), np.bool_)
     for row in np.flatnonzero(rng.random(count) < drop_share):
         kept[row] = rng.random(len(CAMERAS)) < rng.random()
@@ -321,7 +321,9 @@ def _vary_pixels(views: Tensor, augment: AugmentConfig, rng: np.random.Generator
     )
     grey = 110.0  # about the mean of a daylight image
     # x -> gain * ((x - grey) * contrast + grey), in one multiplication and one addition
-    return (views.float().mul_(gain * contrast).add_(gain * grey * (1.0 - contrast))).clamp_(0, 255)
+    return (views.float().mul_(gain * contrast).add_(gain * grey * (1.0 - contrast))).clamp_(
+        0, 255
+    )
 
 
 def _draw_shifts(count: int, limit: int, rng: np.random.Generator) -> list[tuple[int, int]]:

@@ -30,7 +30,9 @@ WEIGHTS, CONFIG, TOKENIZER, MANIFEST = (
 )
 
 
-def _build_llama(architecture: Mapping[str, Any], tokenizer: TextTokenizer, source: str) -> LlamaVlm:
+def _build_llama(
+    architecture: Mapping[str, Any], tokenizer: TextTokenizer, source: str
+) -> LlamaVlm:
     return LlamaVlm(config_from_dict(LlamaVlmConfig, architecture, source=source), tokenizer)
 
 
@@ -135,7 +137,9 @@ def load_weights(model: nn.Module, path: Path) -> None:
         if key in state and state[key].shape != value.shape
     ]
     if problems:
-        shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if problems[8:] else "")
+        shown = "; ".join(problems[:8]) + (
+            f"; and {len(problems) - 8} more" if problems[8:] else ""
+        )
         raise CheckpointError(f"{path} does not fit its architecture: {shown}")
     model.load_state_dict(state, strict=False)  # a tied twin is not in the file
 

@@ -16,7 +16,7 @@ from clkd_core.models.vlm import count_parameters
 KeepRule = Literal["every_other", "first", "last"] | tuple[int, ...]
 
 _LAYER = re.compile(r"^(language\.model\.layers\.)(\d+)(\..*)$")
-_STAGE = re.compile(r"^(vision_tower\.net\.layer)(\d)\.(\d+)(\..*)$")
+_STAGE = re.compile(r"^(vision_tower\.(?:front|side)\.stages\.)(\d)\.(\d+)(\..*)$")
 
 
 def kept_blocks(count: int, rule: KeepRule, *, entry_stays: bool = False) -> tuple[int, ...]:
@@ -97,14 +97,12 @@ def halved_state(
     return kept
 
 
-def _new_key(
-    key: str, layers: tuple[int, ...], stages: Sequence[tuple[int, ...]]
-) -> str | None:
+def _new_key(key: str, layers: tuple[int, ...], stages: Sequence[tuple[int, ...]]) -> str | None:
     if match := _LAYER.match(key):
         head, index, tail = match[1], int(match[2]), match[3]
         return f"{head}{layers.index(index)}{tail}" if index in layers else None
     if match := _STAGE.match(key):
-        kept, index = stages[int(match[2]) - 1], int(match[3])
+        kept, index = stages[int(match[2])], int(match[3])
         return f"{match[1]}{match[2]}.{kept.index(index)}{match[4]}" if index in kept else None
     return key
 

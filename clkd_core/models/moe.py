@@ -256,5 +256,3 @@ def _idle_lora_parameters(moe: LoraMoeFfn) -> int:
     layers = [layer for layer in moe.ffn.children() if isinstance(layer, RoutedLoraLinear)]
     deltas = sum(layer.down.weight.numel() + layer.up.weight.numel() for layer in layers)
     return round(deltas * idle_share)
-
-

@@ -75,7 +75,9 @@ class TextTokenizer:
     def _special_id(self, token: str) -> int:
         token_id = self._tokenizer.token_to_id(token)
         if token_id is None:
-            raise CheckpointError(f"the tokenizer has no {token}, expected {PAD_TOKEN}, {END_TOKEN}")
+            raise CheckpointError(
+                f"the tokenizer has no {token}, expected {PAD_TOKEN}, {END_TOKEN}"
+            )
         return int(token_id)
 
 

@@ -1,71 +1,111 @@
-"""The vision tower: one small convolutional network that sees all six views."""
+"""The vision tower: one small network for the road ahead, one at half size for all around.
+
+Most of what decides is seen by CAM_FRONT, and a view of half the side costs a quarter. Each of
+the two has its own normalisation statistics, which is why they do not share weights.
+"""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
-from timm.models.resnet import BasicBlock, ResNet
+from timm.models.byobnet import ByobNet, ByoBlockCfg, ByoModelCfg
 from torch import Tensor, nn
+from torch.nn import functional
+
+from clkd_core.types import CAMERAS
 
 PIXEL_MEAN = (0.485, 0.456, 0.406)
 PIXEL_STD = (0.229, 0.224, 0.225)
 """ImageNet's statistics of RGB in 0..1, the usual normalisation of timm's towers."""
 
+STAGES = 4
+FRONT_STRIDE = 32
+"""Pixels per feature cell of the front view: 3 x 4 patches from 72 x 128."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class VisionConfig:
-    """A residual network of four stages (He et al. 2015) as timm builds it.
+    """Two residual networks of four stages (He et al. 2015) as timm builds them.
 
     Raises:
-        ValueError: a stage is empty or a size is not positive.
+        ValueError: a stage is empty, or a size is not positive or not even.
     """
 
     height_px: int = 72
-    """H: rows of a view."""
+    """H: rows of a view as it comes from the decoder; even."""
     width_px: int = 128
-    """W: columns of a view."""
+    """W: columns of a view; even."""
     stem_width: int = 16
-    """Channels of the stem's first two convolutions; the third has twice as many."""
+    """Channels after the first convolution."""
     channels: tuple[int, int, int, int] = (16, 32, 64, 128)
-    """Channels of each stage; the last one is D."""
+    """Channels of each stage for the front view; the last one is D."""
+    side_channels: tuple[int, int, int] = (16, 32, 48)
+    """Channels of the first three stages for the other views."""
     blocks: tuple[int, int, int, int] = (2, 2, 2, 2)
-    """Residual blocks of each stage; halving keeps half of them."""
-    output_stride: Literal[8, 16, 32] = 32
-    """Pixels per feature cell; 32 gives 3 x 4 patches from 72 x 128."""
+    """Residual blocks of each stage, in both networks; halving keeps half of them."""
 
     def __post_init__(self) -> None:
-        if min(*self.blocks, *self.channels, self.stem_width, self.height_px, self.width_px) < 1:
+        sizes = (*self.blocks, *self.channels, *self.side_channels, self.stem_width)
+        if min(*sizes, self.height_px, self.width_px) < 1:
             raise ValueError("height_px, width_px, stem_width, channels and blocks must be >= 1")
+        if self.height_px % 2 or self.width_px % 2:
+            raise ValueError(f"a view is {self.height_px} x {self.width_px}, expected even sides")
 
     @property
     def patches(self) -> int:
         """P: feature cells of a view."""
-        stride = self.output_stride
-        return -(-self.height_px // stride) * -(-self.width_px // stride)
+        return -(-self.height_px // FRONT_STRIDE) * -(-self.width_px // FRONT_STRIDE)
 
 
 class VisionTower(nn.Module):
-    """uint8 views to patch features; the same weights for every camera."""
+    """All six views to patch features of one size."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.config = config
-        self.net = ResNet(
-            BasicBlock,
-            config.blocks,
-            num_classes=0,
-            global_pool="",
-            output_stride=config.output_stride,
-            stem_type="deep",  # three 3 x 3: a distant light is two pixels wide
-            stem_width=config.stem_width,
-            channels=config.channels,
-        ).to(memory_format=torch.channels_last)
-        self.register_buffer("mean", torch.tensor(PIXEL_MEAN).view(3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(PIXEL_STD).view(3, 1, 1) * 255, persistent=False)
+        self.front = _build_net(config, config.channels, last_stride=2)
+        # Half the pixels along each side and one halving less: the same grid of cells.
+        self.side = _build_net(config, (*config.side_channels, config.channels[-1]), last_stride=1)
+        mean, std = (torch.tensor(v).view(3, 1, 1) * 255 for v in (PIXEL_MEAN, PIXEL_STD))
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
 
     def forward(self, views: Tensor) -> Tensor:
-        """(..., 3, H, W) pixels 0..255, any dtype, to (..., P, D) in the network's dtype."""
-        lead = views.shape[:-3]
-        pixels = (views.flatten(0, -4) - self.mean) / self.std
-        maps = self.net.forward_features(pixels.contiguous(memory_format=torch.channels_last))
-        return torch.as_tensor(maps.flatten(2).transpose(1, 2).unflatten(0, lead))
+        """(B, C, 3, H, W) pixels 0..255, any dtype, to (B, C, P, D) in the networks' dtype."""
+        batch, cameras = views.shape[:2]
+        pixels = (views - self.mean) / self.std
+        front = self.front.forward_features(_channels_last(pixels[:, 0]))
+        around = functional.avg_pool2d(pixels[:, 1:].flatten(0, 1), 2)
+        side = self.side.forward_features(_channels_last(around))
+        side = side.reshape(batch, cameras - 1, *front.shape[1:])
+        maps = torch.cat([front[:, None], side], dim=1)  # (B, C, D, h, w)
+        return maps.flatten(3).transpose(2, 3)
+
+
+def _channels_last(pixels: Tensor) -> Tensor:
+    return pixels.contiguous(memory_format=torch.channels_last)
+
+
+def _build_net(config: VisionConfig, channels: tuple[int, ...], *, last_stride: int) -> ByobNet:
+    strides = (2,) * (STAGES - 1) + (last_stride,)
+    blocks = tuple(
+        ByoBlockCfg(type="basic", d=depth, c=width, s=stride, gs=0)
+        for depth, width, stride in zip(config.blocks, channels, strides, strict=True)
+    )
+    net = ByobNet(
+        ByoModelCfg(
+            blocks=blocks,
+            stem_type="3x3",  # a small kernel and no pooling: a distant light is two pixels wide
+            stem_pool="",
+            stem_chs=config.stem_width,
+            act_layer="hard_swish",  # its bf16 backward on a CPU takes half the time of ReLU's
+        ),
+        num_classes=0,
+        global_pool="",
+    )
+    return net.to(memory_format=torch.channels_last)
+
+
+assert CAMERAS[0] == "CAM_FRONT"  # VisionTower.forward relies on it

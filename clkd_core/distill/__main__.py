@@ -1,0 +1,69 @@
+"""train a teacher, distil its half-size student, judge both
+
+Also ``python -m clkd_core.distill CONFIG [key=value ...] [--resume]``.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from clkd_core.errors import ClkdError
+
+SHORT_KEYS = {"alpha0": "release.alpha0", "gamma": "release.gamma"}
+"""The paper's symbols, accepted on the command line without their section."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("config", type=Path, help="YAML file, e.g. config/train/smoke.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. h2g.token_frac=1")
+    parser.add_argument("--resume", action="store_true", help="go on where the run was stopped")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train and distil as the config says.
+
+    Raises:
+        ClkdError: the config, the data or a state to resume cannot be used.
+    """
+    # Imported late, so that --help and a misspelt option answer at once.
+    from clkd_core.config import load_config
+    from clkd_core.distill.config import TrainConfig
+    from clkd_core.distill.train import train
+
+    config = load_config(TrainConfig, args.config, [_full_key(word) for word in args.overrides])
+    student = train(config, resume=args.resume)
+    print(f"student: {student}  report: {config.out / 'report.md'}")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """What ``python -m clkd_core.distill`` does; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m clkd_core.distill",
+        description="Train a teacher, distil its half-size student, judge both.",
+    )
+    add_arguments(parser)
+    args = parser.parse_intermixed_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("clkd_core").setLevel(logging.INFO)
+    try:
+        return run(args)
+    except ClkdError as err:
+        print(f"clkd: error: {err}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.flush()
+        os._exit(130)  # threads of a half-done decode need not be waited for
+
+
+def _full_key(word: str) -> str:
+    key, equals, value = word.partition("=")
+    return f"{SHORT_KEYS.get(key, key)}{equals}{value}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
