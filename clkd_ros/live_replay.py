@@ -34,6 +34,7 @@ from clkd_ros.launcher import (
     default_system_file,
     load_system,
 )
+from clkd_ros.signals import release_signals, signals_held
 
 ACTIVE_TIMEOUT_S = 120.0
 """Loading a model from a slow disk and its first pass on a CPU fit in this."""
@@ -149,8 +150,9 @@ def _names(launched: LaunchedSystem) -> str:
 
 def _play(bag: Path, launched: LaunchedSystem, players: "list[subprocess.Popen[str]]") -> str:
     """Run the player as a process of its own until the bag, or the evaluator's count, is full."""
-    player = _start_player(bag)
-    players.append(player)
+    with signals_held():
+        player = _start_player(bag)
+        players.append(player)
     assert player.stdout is not None
     try:
         while player.poll() is None:
@@ -177,8 +179,13 @@ def _start_player(bag: Path) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=bind_to_parent,
+        preexec_fn=_prepare_player,
     )
+
+
+def _prepare_player() -> None:
+    bind_to_parent()
+    release_signals()
 
 
 def _kill(players: "list[subprocess.Popen[str]]") -> None:

@@ -136,16 +136,17 @@ def test_row_carries_ego_route_truth_and_plan_of_its_stamp() -> None:
 
 def test_every_label_gets_one_row_and_a_looping_bag_adds_none() -> None:
     ledger = KeyframeLedger(tolerance_ns=50 * MS)
-    for _ in range(2):
+    for later_ns in (0, 1000):
         for number in range(5):
             stamp_ns = KEYFRAME_NS + number * 500 * MS
             ledger.saw_label(
-                stamp_ns, META_ACTIONS[0], scene="s", case_name="regular", seen_ns=number
+                stamp_ns, META_ACTIONS[0], scene="s", case_name="regular", seen_ns=later_ns
             )
             if number != 2:
                 ledger.saw_decision(decision(stamp_ns), seen_ns=SENT_NS)
     assert [row.answered for row in ledger.rows()] == [True, True, False, True, True]
     assert ledger.counts().labels == 5
+    assert len(ledger.take_finished(seen_before_ns=1)) == 5
 
 
 def test_without_labels_there_is_a_row_per_answered_set_and_planned_ones_are_dropped() -> None:
@@ -177,6 +178,7 @@ def test_run_is_over_by_count_or_by_silence_after_the_first_message() -> None:
     assert ledger.is_over(9 * second + 1, expected_keyframes=1, idle_timeout_s=1.0)
     assert not ledger.is_over(99 * second, expected_keyframes=1, idle_timeout_s=0.0)
     ledger.saw_decision(decision(), seen_ns=SENT_NS)
+    assert not ledger.is_over(8 * second, expected_keyframes=1, idle_timeout_s=0.0)
     trajectory = Trajectory(xy_m=np.zeros((6, 2), np.float32))
     ledger.saw_plan(Plan(stamp_ns=KEYFRAME_NS, trajectory=trajectory, inference_ms=1.0))
     assert ledger.is_over(8 * second, expected_keyframes=1, idle_timeout_s=0.0)

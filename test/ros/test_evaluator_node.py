@@ -1,6 +1,7 @@
 """The referee in process: fed by a test instead of nodes and a bag."""
 
 import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from fakes import one_hot, wait_until
 from ros_graph import MS, NOW_NS, Graph, running_graph
 
 from clkd_core.metrics.frames import FrameRow, Outcome, read_frames
+from clkd_core.runtime.ledger import KeyframeLedger
 from clkd_core.types import META_ACTIONS, Decision, Plan, Trajectory
+from clkd_ros import sightings
 from clkd_ros.convert import decision_to_msg, plan_to_msg
 from clkd_ros.evaluator_node import EvaluatorNode
 from clkd_ros.messages import FrameResult, MetaAction
@@ -91,8 +94,6 @@ def test_evaluator_measures_from_the_source_stamp_of_the_last_image(
     publish_label(graph, NOW_NS, index=6)
     graph.publish_set("evaluator", NOW_NS)
     wait_until(lambda: len(node._ledger._images) == 6, "six cameras seen")
-    import time
-
     limit_s = time.monotonic() + 0.1
     wait_until(lambda: time.monotonic() > limit_s, "100 ms of a slow model")
     publish_decision(graph, NOW_NS, index=6)
@@ -100,6 +101,13 @@ def test_evaluator_measures_from_the_source_stamp_of_the_last_image(
     (row,) = rows_once_finished(node, tmp_path)
     assert 100.0 <= row.response_ms < 1000.0
     assert row.outcome is Outcome.LATE
+
+
+def test_image_is_noted_with_the_time_it_was_sent_and_not_that_it_was_seen() -> None:
+    ledger = KeyframeLedger(tolerance_ns=0)
+    cdr = b"\x00\x01\x00\x00" + bytes([7, 0, 0, 0]) + bytes(4)
+    sightings.note_image("CAM_FRONT", 400, ledger, cdr, 900)
+    assert list(ledger._images["CAM_FRONT"]) == [(7_000_000_000, 400)]
 
 
 def test_evaluator_ends_by_silence_and_counts_what_was_dropped_or_stale(
