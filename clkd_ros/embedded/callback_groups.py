@@ -23,6 +23,7 @@ class ReentrantCallbackGroup(CallbackGroup):
     """Any number at once."""
 
     def begin(self) -> bool:
+        """Always."""
         return True
 
 
@@ -33,11 +34,14 @@ class MutuallyExclusiveCallbackGroup(CallbackGroup):
         self._running = threading.Lock()
 
     def begin(self) -> bool:
+        """True when none of the group runs."""
         return self._running.acquire(blocking=False)
 
     def end(self) -> None:
+        """The next one may start."""
         self._running.release()
 
     @property
     def free(self) -> bool:
+        """True when none of the group runs."""
         return not self._running.locked()

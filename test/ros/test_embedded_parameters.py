@@ -1,0 +1,127 @@
+"""Parameters, names and what the command line and the environment say."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from embedded_graph import DOMAINS, EmbeddedGraph
+
+pytest.importorskip("cyclonedds", reason="the embedded middleware needs cyclonedds")
+
+from clkd_core.errors import ConfigError
+from clkd_ros.embedded.arguments import expand_name, parse_arguments
+from clkd_ros.embedded.parameters import (
+    FloatingPointRange,
+    InvalidParameterTypeException,
+    InvalidParameterValueException,
+    Parameter,
+    ParameterDescriptor,
+    ParameterNotDeclaredException,
+    SetParametersResult,
+)
+from clkd_ros.embedded.wire.dds import discovery_range_from, domain_id_from
+
+
+@pytest.fixture
+def graph(monkeypatch: pytest.MonkeyPatch) -> Iterator[EmbeddedGraph]:
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(next(DOMAINS) % 100))
+    made = EmbeddedGraph()
+    yield made
+    made.end()
+
+
+def test_private_names_are_remapped_and_resolved(graph: EmbeddedGraph) -> None:
+    graph.start("-r", "~/out:=/loud", "-r", "tester:chat:=talk", "-r", "__ns:=/car")
+    node = graph.node()
+    assert node.get_fully_qualified_name() == "/car/tester"
+    assert node.resolve_topic_name("~/out") == "/loud"
+    assert node.resolve_topic_name("chat") == "/car/talk"
+    assert node.resolve_topic_name("~/in") == "/car/tester/in"
+    assert node.resolve_topic_name("/abs") == "/abs"
+
+
+@pytest.mark.parametrize("name", ["", "/", "a//b", "/a/", "~", "/a b", "/ä", "/1a"])
+def test_topic_name_that_ros_does_not_allow_is_refused(name: str) -> None:
+    if name == "~":
+        assert expand_name(name, "node", "/") == "/node"
+        return
+    with pytest.raises(ConfigError, match="topic name"):
+        expand_name(name, "node", "/")
+
+
+def test_parameters_come_from_file_and_command_line_in_this_order(
+    graph: EmbeddedGraph, tmp_path: Path
+) -> None:
+    file = tmp_path / "nodes.param.yaml"
+    file.write_text(
+        "/**:\n  ros__parameters: {rate_hz: 5.0, name: all}\n"
+        "tester:\n  ros__parameters:\n    name: mine\n    sync: {tolerance_ms: 40}\n"
+        "other:\n  ros__parameters: {name: foreign}\n"
+    )
+    graph.start("--params-file", str(file), "-p", "rate_hz:=7.5")
+    node = graph.node()
+    assert node.declare_parameter("rate_hz", 1.0).value == 7.5
+    assert node.declare_parameter("name", "default").value == "mine"
+    assert node.declare_parameter("sync.tolerance_ms", 10).value == 40
+    assert node.declare_parameter("untouched", [1, 2]).value == [1, 2]
+
+
+def test_override_of_another_type_or_out_of_range_is_refused(graph: EmbeddedGraph) -> None:
+    graph.start("-p", "rate_hz:=5", "-p", "share:=1.5")
+    node = graph.node()
+    with pytest.raises(InvalidParameterTypeException, match="'rate_hz' is 5"):
+        node.declare_parameter("rate_hz", 1.0)
+    bounds = [FloatingPointRange(from_value=0.0, to_value=1.0, step=0.0)]
+    with pytest.raises(InvalidParameterValueException, match=r"expected 0\.0\.\.1\.0"):
+        node.declare_parameter("share", 0.5, ParameterDescriptor(floating_point_range=bounds))
+
+
+def test_setting_a_parameter_asks_type_range_and_callback(graph: EmbeddedGraph) -> None:
+    graph.start()
+    node = graph.node()
+    bounds = [FloatingPointRange(from_value=0.0, to_value=1.0, step=0.0)]
+    node.declare_parameter("share", 0.5, ParameterDescriptor(floating_point_range=bounds))
+    node.declare_parameter("fixed", 1, ParameterDescriptor(read_only=True))
+
+    def judge(changed: list[Parameter]) -> Any:
+        fine = all(p.value != 0.25 for p in changed)
+        return SetParametersResult(successful=fine, reason="" if fine else "not a quarter")
+
+    node.add_on_set_parameters_callback(judge)
+
+    def outcome(name: str, value: Any) -> tuple[bool, str]:
+        result = node.set_parameters([Parameter(name, value=value)])[0]
+        return result.successful, result.reason
+
+    assert outcome("share", 0.75) == (True, "")
+    assert not outcome("share", 1.25)[0]
+    assert not outcome("share", "half")[0]
+    assert outcome("share", 0.25) == (False, "not a quarter")
+    assert not outcome("fixed", 2)[0]
+    assert node.get_parameter("share").value == 0.75
+    with pytest.raises(ParameterNotDeclaredException, match="unknown"):
+        outcome("unknown", 1)
+
+
+def test_malformed_ros_arguments_are_refused(tmp_path: Path) -> None:
+    for words in (["-p", "rate"], ["-r", "a"], ["--nonsense", "x"], ["-p"]):
+        with pytest.raises(ConfigError):
+            parse_arguments(["--ros-args", *words])
+    with pytest.raises(ConfigError, match=r"none\.yaml"):
+        parse_arguments(["--ros-args", "--params-file", str(tmp_path / "none.yaml")])
+
+
+@pytest.mark.parametrize("value", ["-1", "233", "abc", "1.5"])
+def test_domain_id_out_of_range_is_refused(value: str) -> None:
+    with pytest.raises(ConfigError, match="ROS_DOMAIN_ID"):
+        domain_id_from({"ROS_DOMAIN_ID": value})
+
+
+def test_discovery_range_follows_ros_variables() -> None:
+    assert discovery_range_from({}) == "LOCALHOST"
+    assert discovery_range_from({"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}) == "SUBNET"
+    both = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET", "ROS_LOCALHOST_ONLY": "1"}
+    assert discovery_range_from(both) == "LOCALHOST"
+    with pytest.raises(ConfigError, match="EVERYWHERE"):
+        discovery_range_from({"ROS_AUTOMATIC_DISCOVERY_RANGE": "EVERYWHERE"})
