@@ -25,6 +25,7 @@ import psutil
 from clkd_core.config import load_config
 from clkd_core.errors import ClkdError, ConfigError
 from clkd_core.files import sha256_of, shared_folder, write_text_atomic
+from clkd_ros.sources import hash_sources
 
 ENDING_S = ((signal.SIGINT, 1.2), (signal.SIGTERM, 0.6), (signal.SIGKILL, 0.5))
 """What an interrupted step is sent, and how long it is given [s]; under 3 s in all."""
@@ -59,6 +60,8 @@ class Step:
     """File or folder that exists when it has succeeded."""
     what: str
     """What that is, a few words."""
+    module: str | None
+    """Where its code begins; None when it starts more than it imports."""
     reads: tuple[Path, ...] = ()
     """Config files; changing one makes the step and all after it run again."""
 
@@ -96,6 +99,7 @@ def demo_steps(config: DemoConfig, configs: Path, out: Path) -> list[Step]:
     return [
         Step(
             name="world",
+            module="clkd_core.data.world.command",
             words=("clkd", "world", "--config", str(reads["world"]), "--out", str(world)),
             makes=world,
             what="synthetic drives in the nuScenes schema",
@@ -103,6 +107,7 @@ def demo_steps(config: DemoConfig, configs: Path, out: Path) -> list[Step]:
         ),
         Step(
             name="distill",
+            module="clkd_core.distill.__main__",
             words=(
                 *("python", "-m", "clkd_core.distill", str(reads["train"])),
                 *(f"out={out}", f"data.root={world}"),
@@ -113,6 +118,7 @@ def demo_steps(config: DemoConfig, configs: Path, out: Path) -> list[Step]:
         ),
         Step(
             name="train-planner",
+            module="clkd_core.planner_training.command",
             words=(
                 *("clkd", "train-planner", str(reads["planner"])),
                 *(f"student={student}", f"data.root={world}"),
@@ -123,6 +129,7 @@ def demo_steps(config: DemoConfig, configs: Path, out: Path) -> list[Step]:
         ),
         Step(
             name="bag",
+            module="clkd_core.data.bag_command",
             words=("clkd", "bag", "from-world", str(reads["world"]), str(bag)),
             makes=bag,
             what="a ROS 2 bag of validation drives, never trained on",
@@ -130,6 +137,7 @@ def demo_steps(config: DemoConfig, configs: Path, out: Path) -> list[Step]:
         ),
         Step(
             name="live",
+            module=None,  # the nodes are started by name
             words=(
                 *("clkd", "replay", str(bag), "--live"),
                 *("--checkpoint", str(student), "--out", str(out)),
@@ -151,7 +159,7 @@ def run_steps(steps: Sequence[Step], out: Path) -> list[str]:
         ClkdError: a step failed; names its command and exit code.
     """
     ran = []
-    key = _hash_sources()
+    key = ""
     for number, step in enumerate(steps, start=1):
         key = _chain(key, step)
         marker = out / ".done" / f"{step.name}.json"
@@ -230,19 +238,10 @@ def _end_descendants(group: int) -> None:
         signal.signal(signal.SIGINT, before)
 
 
-def _hash_sources() -> str:
-    """One hash over our own code: a step made by other code is not the same step."""
-    packages = Path(__file__).resolve().parent.parent
-    digest = hashlib.sha256()
-    for package in ("clkd_core", "clkd_ros"):
-        for file in sorted((packages / package).rglob("*.py")):
-            digest.update(f"{file.relative_to(packages)} {sha256_of(file)}\n".encode())
-    return digest.hexdigest()
-
-
 def _chain(key: str, step: Step) -> str:
-    """The key of a step: of everything before it, its command and the configs it reads."""
-    parts = [key, *step.words, *(sha256_of(file) for file in step.reads)]
+    """The key of a step: of all before it, its command, its code and the configs it reads."""
+    code = hash_sources(Path(__file__).resolve().parent.parent, step.module)
+    parts = [key, code, *step.words, *(sha256_of(file) for file in step.reads)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -30,7 +30,7 @@ with open({str(tmp_path / "log")!r}, "a") as log:
 pathlib.Path({str(made)!r}).write_text("made")
 """
     words = ("python", "-c", program)
-    return Step(name=name, words=words, makes=made, what="a file", reads=reads)
+    return Step(name=name, module="none", words=words, makes=made, what="a file", reads=reads)
 
 
 def ran(tmp_path: Path) -> list[str]:
@@ -100,7 +100,8 @@ def test_what_an_interrupted_step_left_is_gone_when_it_starts_again(tmp_path: Pa
 
 
 def test_a_step_that_leaves_nothing_is_an_error(tmp_path: Path) -> None:
-    idle = Step(name="idle", words=("python", "-c", ""), makes=tmp_path / "x", what="nothing")
+    words = ("python", "-c", "")
+    idle = Step(name="idle", module="none", words=words, makes=tmp_path / "x", what="nothing")
     with pytest.raises(ClkdError, match="'idle' ended well but left no"):
         run_steps([idle], tmp_path)
 
@@ -131,8 +132,8 @@ def start_demo(tmp_path: Path, root: Path, code: str) -> tuple["subprocess.Popen
             def run(args):
                 words = ("python", "-c", {code!r})
                 out = Path({str(tmp_path)!r})
-                demo.run_steps(
-                    [demo.Step(name="s", words=words, makes=out / "x", what="it")], out)
+                step = demo.Step(name="s", module="none", words=words, makes=out / "x", what="it")
+                demo.run_steps([step], out)
         cli.find_entries = lambda group: {{"demo": "verb"}}
         cli.load_entry = lambda target: Verb
         sys.exit(cli.main(["demo"]))
