@@ -140,10 +140,9 @@ class _Player:
         self._reader = reader
         self._config = config
         self._publishers = {
-            topic: node.create_publisher(
-                any_message_class(type_name), topic, _profile(reader, topic)
-            )
+            topic: publisher
             for topic, type_name in reader.types.items()
+            if (publisher := _announce(node, topic, type_name, _profile(reader, topic)))
         }
         self._clock_pub = node.create_publisher(Clock, "/clock", 1) if config.clock_hz else None
         self._next_tick_ns = 0
@@ -190,6 +189,8 @@ class _Player:
                 self._publish(topic, bytes(data), due_s)
 
     def _publish(self, topic: str, data: bytes, due_s: float) -> None:
+        if topic not in self._publishers:
+            return
         late_s = time.monotonic() - due_s
         self._publishers[topic].publish(data)
         self._published += 1
@@ -236,6 +237,15 @@ class _Player:
 
 class _InterruptedError(Exception):
     """The middleware was shut down while playing."""
+
+
+def _announce(node: Any, topic: str, type_name: str, qos: QoSProfile) -> Any:
+    """A publisher; None, with a warning, for a topic that this middleware cannot carry."""
+    try:
+        return node.create_publisher(any_message_class(type_name), topic, qos)
+    except Exception as err:  # each middleware has its own classes for an unknown type
+        _log.warning("%s [%s] is not played: %s", topic, type_name, err)
+        return None
 
 
 def _profile(reader: BagReader, topic: str) -> QoSProfile:

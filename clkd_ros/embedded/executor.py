@@ -7,6 +7,7 @@ handlers only between byte codes of the main thread.
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -21,6 +22,9 @@ from clkd_ros.embedded.endpoints import Subscription, Timer, Work
 
 LONGEST_WAIT_S = 0.1
 """Bounds how late a signal is noticed."""
+
+LONGEST_RUN = 32
+"""Callbacks that a pool thread runs for one group before others get their turn."""
 
 MISMATCH_PERIOD_S = 1.0
 """How often incompatible peers are looked for."""
@@ -49,7 +53,7 @@ class SingleThreadedExecutor:
         self.context = context or get_default_context()
         self.spinning = False
         self._nodes: list[Any] = []
-        self._tasks: list[_Task] = []
+        self._tasks: deque[_Task] = deque()
         self._attached: dict[int, Any] = {}
         self._task_group = ReentrantCallbackGroup()
         self._stopped = False
@@ -168,7 +172,7 @@ class SingleThreadedExecutor:
         )
 
     def _wait_s(self, longest_s: float) -> float:
-        if self._tasks:
+        if self._tasks and self._has_room():
             return 0.0
         waits = [longest_s]
         for node in list(self._nodes):
@@ -204,10 +208,11 @@ class SingleThreadedExecutor:
         return 1
 
     def _start_tasks(self) -> int:
-        tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            self._run(task.run, self._task_group)
-        return len(tasks)
+        started = 0
+        while self._tasks and self._has_room():
+            self._run(self._tasks.popleft().run, self._task_group)
+            started += 1
+        return started
 
     def _has_room(self) -> bool:
         return True
@@ -267,14 +272,30 @@ class MultiThreadedExecutor(SingleThreadedExecutor):
         self._pool.submit(partial(self._run_in_pool, work, group))
 
     def _run_in_pool(self, work: Work, group: CallbackGroup) -> None:
+        """Run the work and what else waits for the same group: a thread's hop costs more."""
+        left = LONGEST_RUN
+        more: Work | None = work
         try:
-            work()
+            while more is not None:
+                more()
+                left -= 1
+                more = self._next_of(group) if left and not self._stopped else None
         except BaseException as err:  # the spinning thread raises it, as in rclpy
             self._failure = err
         finally:
             group.end()
             self._room.release()
             self.wake()
+
+    def _next_of(self, group: CallbackGroup) -> Work | None:
+        """Work of a group that is held; nobody else takes from its endpoints meanwhile."""
+        if isinstance(group, ReentrantCallbackGroup):
+            return None
+        for node in list(self._nodes):
+            for endpoint in (*node.timers, *node.subscriptions):
+                if endpoint.callback_group is group and (work := endpoint.take()) is not None:
+                    return work
+        return None
 
 
 def spin(node: Any, executor: SingleThreadedExecutor | None = None) -> None:
