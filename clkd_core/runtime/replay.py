@@ -119,22 +119,17 @@ def _run_live(args: argparse.Namespace) -> int:
     entries = find_entries("clkd.live")
     if "replay" not in entries:
         raise ConfigError("replay --live needs the nodes, and clkd_ros is not installed")
-    code: int = load_entry(entries["replay"])(args)
-    if code == 0:
-        engine, _ = _load(args, with_planner=False)
-        finish_run(args.out, find_bags(args.bag), engine, args.checkpoint)
+    code: int = load_entry(entries["replay"])(args)  # calls finish_run itself
     return code
 
 
-def _load(
-    args: argparse.Namespace, *, with_planner: bool = True
-) -> "tuple[Engine, PlannerEngine | None]":
+def _load(args: argparse.Namespace) -> "tuple[Engine, PlannerEngine | None]":
     from clkd_core.runtime.engine import Engine
     from clkd_core.runtime.planning import PlannerEngine
 
     engine = Engine.from_checkpoint(args.checkpoint, device=args.device, threads=args.threads)
     engine.warm_up()
-    if not with_planner or args.blank or not (args.checkpoint / "planner").is_dir():
+    if args.blank or not (args.checkpoint / "planner").is_dir():
         return engine, None
     planner = PlannerEngine.from_checkpoint(
         args.checkpoint, device=str(engine.device), threads=args.threads
