@@ -4,9 +4,7 @@ import argparse
 import importlib.util
 import logging
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 from clkd_core.errors import ClkdError
 from clkd_ros.launcher import (
@@ -26,27 +24,20 @@ _LOOK_S = 1.5
 _log = logging.getLogger(__name__)
 
 
-class Verb(Protocol):
-    """What ``clkd VERB`` calls."""
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Declare the verb's words."""
-
-    def run(self, args: argparse.Namespace) -> int:
-        """Do it; the exit code."""
-
-
 class Launch:
     """Start the nodes as processes, configure and activate them, end them on Ctrl-C."""
 
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
         """Declare the words of ``clkd launch``."""
         parser.add_argument("arguments", nargs="*", metavar="NAME:=VALUE", help="see the config")
         parser.add_argument("--config", type=Path, help="default: the shipped dual system")
         parser.add_argument("--evaluate", action="store_true", help="start the evaluator, too")
 
-    def run(self, args: argparse.Namespace) -> int:
+    @staticmethod
+    def run(args: argparse.Namespace) -> int:
         """0 when every node ended well, 1 when one ended badly."""
+        _need_middleware()
         system = load_system(
             args.config or default_system_file(),
             parse_launch_arguments(args.arguments),
@@ -75,12 +66,15 @@ def run_system(system: SystemSpec) -> int:
 class Nodes:
     """Say which middleware is in use, and which nodes and topics are on the network."""
 
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
         """Declare the words of ``clkd nodes``."""
         parser.add_argument("--wait", type=float, default=_LOOK_S, help="seconds to look around")
 
-    def run(self, args: argparse.Namespace) -> int:
+    @staticmethod
+    def run(args: argparse.Namespace) -> int:
         """Print; always 0."""
+        _need_middleware()
         from clkd_ros import middleware
 
         print(f"middleware: {middleware.which()}")
@@ -112,7 +106,8 @@ def _print_graph(wait_s: float) -> None:
 class BagPlay:
     """Play a ROS 2 bag onto the network in real time."""
 
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
         """Declare the words of ``clkd bag play``."""
         add = parser.add_argument
         add("bag", type=Path, help="folder of a ROS 2 bag, or one mcap or sqlite3 file")
@@ -128,8 +123,10 @@ class BagPlay:
             help="wait at most so long until subscribers have come",
         )
 
-    def run(self, args: argparse.Namespace) -> int:
+    @staticmethod
+    def run(args: argparse.Namespace) -> int:
         """0 when played to the end; KeyboardInterrupt when interrupted."""
+        _need_middleware()
         from clkd_ros import middleware
         from clkd_ros.bag_play import PlayConfig, play_bag
 
@@ -155,10 +152,11 @@ def replay_live(args: argparse.Namespace) -> int:
     """``clkd replay --live``; registered under ``clkd.live``."""
     from clkd_ros import live_replay
 
-    return _needing_middleware(live_replay.replay_live, args)
+    _need_middleware()
+    return live_replay.replay_live(args)
 
 
-def _needing_middleware(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+def _need_middleware() -> None:
     """Say what to install when there is no middleware at all.
 
     Raises:
@@ -169,10 +167,13 @@ def _needing_middleware(run: Callable[[argparse.Namespace], int], args: argparse
             "neither rclpy nor cyclonedds is installed, expected a sourced ROS 2 or "
             "`pip install 'clkd-drive[embedded]'`"
         )
-    return run(args)
 
 
-_VERBS: dict[str, Verb] = {"launch": Launch(), "nodes": Nodes(), "bag.play": BagPlay()}
+_VERBS: dict[str, type[Launch | Nodes | BagPlay]] = {
+    "launch": Launch,
+    "nodes": Nodes,
+    "bag.play": BagPlay,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -182,4 +183,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the verb in ``args.verb``."""
-    return _needing_middleware(_VERBS[args.verb].run, args)
+    return _VERBS[args.verb].run(args)

@@ -54,6 +54,8 @@ if _rclpy is None or TYPE_CHECKING:
         ReliabilityPolicy,
         qos_profile_sensor_data,
     )
+
+    _GIVES_INFO = True
 else:
     from rcl_interfaces.msg import (
         FloatingPointRange,
@@ -89,7 +91,9 @@ else:
     from rclpy.subscription import Subscription
     from rclpy.time import Time
 
-GIVES_MESSAGE_INFO: bool = _rclpy is None or hasattr(Subscription, "CallbackType")
+    _GIVES_INFO = hasattr(Subscription, "CallbackType")
+
+GIVES_MESSAGE_INFO = _GIVES_INFO
 """True when a subscription callback with two arguments gets stamps; not so on Humble."""
 
 
