@@ -26,7 +26,7 @@ COMMAND_SIDE_M = 10.0
 """Goals at least this far to one side need a turn."""
 
 
-def lidar_from_ego(xy_ego: NDArray[np.floating]) -> NDArray[np.float64]:
+def lidar_from_ego(xy_ego: ArrayLike) -> NDArray[np.float64]:
     """Turn points of the ego frame (x forward, y left) into LIDAR_TOP axes (x right, y forward).
 
     Only the axes turn; the mounting offset of nuScenes' LIDAR does not matter for differences

@@ -38,7 +38,6 @@ def run(args: argparse.Namespace) -> int:
     for line in share_lines(keyframes):
         print(line)
     took_s = time.monotonic() - begin_s
-    print(
-        f"world: {len(drives)} drives, {len(keyframes)} training keyframes in {took_s:.0f} s: {args.out}"
-    )
+    made = f"{len(drives)} drives, {len(keyframes)} training keyframes in {took_s:.0f} s"
+    print(f"world: {made}: {args.out}")
     return 0

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 CORNER_CASES: tuple[str, ...] = (
     "night",
-    "fog",
-    "rain_glare",
     "blocked_lane",
     "jaywalker",
     "hidden_sign",
+    "fog",
     "animal",
+    "rain_glare",
 )
 """Names a corner-case drive may carry as ``case_name``; all others are ``regular``."""
 
@@ -26,7 +26,7 @@ class WorldConfig:
     """Every drive's own seed follows from this, the split and the drive's number."""
     version: str = "v1.0-clkd"
     """Folder of the nuScenes tables below the set's root."""
-    train_drives: int = 108
+    train_drives: int = 112
     """Drives of the training split."""
     val_drives: int = 12
     """Drives of the validation split; their layouts never occur in training."""
@@ -34,9 +34,9 @@ class WorldConfig:
     """Write the validation split too; bags render it themselves."""
     regular_per_corner: float = 17.0
     """Regular drives for each corner-case drive in training; > 0."""
-    val_corner_frac: float = 0.45
+    val_corner_frac: float = 0.5
     """Share of corner-case drives in validation, 0..1."""
-    drive_s: float = 10.0
+    drive_s: float = 9.0
     """Recorded length of a drive [s]; a multiple of 0.5. Another 3 s are simulated for labels."""
     width_px: int = 640
     """Image width; nuScenes has 1600."""

@@ -80,7 +80,7 @@ def share_lines(keyframes: Sequence[Keyframe]) -> list[str]:
         f"speed: {_shares(speed)}",
         f"path: {_shares(path)}",
         f"case: {_shares(case)}",
-        f"standing: {len(stand)} keyframes, {starts / max(1, len(stand)):.0%} of them about to start",
+        f"standing: {len(stand)} keyframes, {starts / max(1, len(stand)):.0%} about to start",
     ]
 
 

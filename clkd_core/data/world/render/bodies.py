@@ -7,6 +7,7 @@ so that they survive being shrunk to a hundred pixels.
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clkd_core.data.world.render.shapes import Color, Shape, ShapeBuilder
 from clkd_core.data.world.scene.actors import SIZES_M, Signal
@@ -54,7 +55,7 @@ def vehicle_shape(kind: str, color: tuple[int, int, int], braking: bool, night: 
 
 def _windows(b: ShapeBuilder, kind: str, half: float, side: float, height: float) -> None:
     low, high = 0.55 * height, 0.86 * height
-    b.quad(_across_x(half + 0.02, side - 0.15, low, high), _GLASS, solid=True)
+    b.quad(_across_x(half + 0.02, (0.15 - side, side - 0.15), (low, high)), _GLASS, solid=True)
     if kind == "truck":
         return
     for y, flip in ((side + 0.02, False), (-side - 0.02, True)):
@@ -64,9 +65,9 @@ def _windows(b: ShapeBuilder, kind: str, half: float, side: float, height: float
     b.panel(-half - 0.02, (side - 0.2, -side + 0.2), (low, high), _GLASS)
 
 
-def _across_x(x: float, side: float, low: float, high: float):  # type: ignore[no-untyped-def]
+def _across_x(x: float, y: tuple[float, float], z: tuple[float, float]) -> NDArray[np.float64]:
     """Corners of a panel at constant x, seen from the front (from larger x)."""
-    return np.array([(x, -side, low), (x, side, low), (x, side, high), (x, -side, high)])
+    return np.array([(x, y[0], z[0]), (x, y[1], z[0]), (x, y[1], z[1]), (x, y[0], z[1])])
 
 
 def _tail(
@@ -85,7 +86,7 @@ def _tail(
         b.panel(x - 0.02, (0.5, -0.5), (0.9 * height - 0.16, 0.9 * height), _BRAKE_ON, 1.3)
     for y in (side - 0.3, -side + 0.3):
         b.quad(
-            _across_x(half + 0.04, 0.22, low, high) + [0.0, y, 0.0],
+            _across_x(half + 0.04, (y - 0.22, y + 0.22), (low, high)),
             (255, 250, 215),
             1.0 if night else 0.4,
             solid=True,

@@ -1,5 +1,6 @@
 """The ground seen from above: one raster per drive, warped into every view."""
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import cv2
@@ -13,8 +14,20 @@ PX_PER_M = 8.0
 _SIDE_PX = int(2 * REACH_M * PX_PER_M)
 _SHIFT = 4  # fractional bits of OpenCV's drawing coordinates
 _SUB = 1 << _SHIFT
+_GRAIN_PLAY_PX = 256
 
 Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Ground:
+    """The raster of a drive at two resolutions, and the colour beyond it."""
+
+    fine: Image
+    """(S, S, 3) uint8 RGB."""
+    coarse: Image
+    """(S / 4, S / 4, 3), for far away."""
+    far_rgb: tuple[int, int, int]
 
 
 def raster_from_layout() -> NDArray[np.float64]:
@@ -28,18 +41,15 @@ def raster_from_layout() -> NDArray[np.float64]:
     )
 
 
-def draw_ground(layout: Layout) -> tuple[Image, tuple[int, int, int]]:
-    """Roads, pavements and markings.
-
-    Returns:
-        (S, S, 3) uint8 RGB, and the colour of the ground beyond it.
-    """
+def draw_ground(layout: Layout) -> Ground:
+    """Roads, pavements and markings."""
     rng = np.random.default_rng([layout.texture_seed, 1])
     greens = ((96, 122, 72), (128, 132, 88), (142, 134, 112), (84, 110, 66), (150, 150, 146))
     far = greens[int(rng.integers(len(greens)))]
     asphalt = np.array([1.0, 1.0, 1.04]) * rng.uniform(62, 104)
     pave = np.array([1.0, 0.98, 0.94]) * rng.uniform(140, 178)
-    image = np.full((_SIDE_PX, _SIDE_PX, 3), far, dtype=np.uint8)
+    image = np.empty((_SIDE_PX, _SIDE_PX, 3), dtype=np.uint8)
+    cv2.rectangle(image, (0, 0), (_SIDE_PX, _SIDE_PX), far, -1)
     kerb = layout.half_m + 2.3
     for width, color in (
         (kerb + layout.sidewalk_m, pave),
@@ -54,7 +64,8 @@ def draw_ground(layout: Layout) -> tuple[Image, tuple[int, int, int]]:
     _add_grain(image, rng)
     for arm_name in layout.arms:
         _markings(image, layout, arm_name, rng.random() < 0.5)
-    return image, far
+    coarse = cv2.resize(image, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
+    return Ground(image, np.asarray(coarse, np.uint8), far)
 
 
 def draw_map_mask(layout: Layout) -> Image:
@@ -70,16 +81,16 @@ def draw_map_mask(layout: Layout) -> Image:
         line = arm.center_line() @ np.array([[c, s], [-s, c]]) + [x0, y0]
         pixels = np.stack([line[:, 0] * 10, side - line[:, 1] * 10], axis=-1)
         width = round(20 * layout.half_m)
-        cv2.polylines(
-            mask, [np.round(pixels * _SUB).astype(np.int32)], False, 255, width, cv2.LINE_8, _SHIFT
-        )
+        points = np.round(pixels * _SUB).astype(np.int32)
+        cv2.polylines(mask, [points], False, [255.0], width, cv2.LINE_8, _SHIFT)
     return mask
 
 
 def _pixels(xy_m: NDArray[np.float64]) -> NDArray[np.int32]:
     to = raster_from_layout()
     px = xy_m @ to[:2, :2].T + to[:2, 2]
-    return np.round(px * _SUB).astype(np.int32)
+    pixels: NDArray[np.int32] = np.round(px * _SUB).astype(np.int32)
+    return pixels
 
 
 def _line(
@@ -109,29 +120,25 @@ def _junction(image: Image, layout: Layout, grow_m: float, color: NDArray[np.flo
 
 
 @lru_cache(maxsize=1)
-def _grain() -> NDArray[np.int16]:
-    """(S, S) noise at three scales, made once per process."""
+def _grain() -> tuple[Image, Image]:
+    """What to add and what to take away, larger than a raster; made once per process."""
+    side = _SIDE_PX + _GRAIN_PLAY_PX
     rng = np.random.default_rng(0)
-    out = np.zeros((_SIDE_PX, _SIDE_PX), dtype=np.float32)
+    field = np.zeros((side, side), dtype=np.float32)
     for cell, size in ((3, 5.0), (24, 5.0), (160, 7.0)):
-        coarse = rng.normal(0.0, size, (_SIDE_PX // cell + 2,) * 2).astype(np.float32)
-        out += cv2.resize(coarse, (_SIDE_PX, _SIDE_PX), interpolation=cv2.INTER_LINEAR)
-    return out.astype(np.int16)
+        coarse = rng.normal(0.0, size, (side // cell + 2,) * 2).astype(np.float32)
+        field += cv2.resize(coarse, (side, side), interpolation=cv2.INTER_LINEAR)
+    bright = np.clip(field, 0, 255).astype(np.uint8)
+    dark = np.clip(-field, 0, 255).astype(np.uint8)
+    return np.repeat(bright[..., None], 3, axis=2), np.repeat(dark[..., None], 3, axis=2)
 
 
 def _add_grain(image: Image, rng: np.random.Generator) -> None:
-    grain = _grain()
-    if rng.random() < 0.5:
-        grain = grain[::-1]
-    if rng.random() < 0.5:
-        grain = grain[:, ::-1]
-    grain = np.ascontiguousarray(
-        np.roll(grain, int(rng.integers(_SIDE_PX)), axis=int(rng.integers(2)))
-    )
-    bright = cv2.merge([np.clip(grain, 0, 255).astype(np.uint8)] * 3)
-    dark = cv2.merge([np.clip(-grain, 0, 255).astype(np.uint8)] * 3)
-    cv2.add(image, bright, dst=image)
-    cv2.subtract(image, dark, dst=image)
+    bright, dark = _grain()
+    y, x = (int(i) for i in rng.integers(0, _GRAIN_PLAY_PX, 2))
+    part = np.s_[y : y + _SIDE_PX, x : x + _SIDE_PX]
+    cv2.add(image, bright[part], dst=image)
+    cv2.subtract(image, dark[part], dst=image)
 
 
 def _markings(image: Image, layout: Layout, arm: str, double: bool) -> None:

@@ -62,12 +62,13 @@ class Actor:
 
     def pose_at(self, t_s: float) -> NDArray[np.float64]:
         """(3,) x, y, yaw; the ends of the track are held."""
-        at = np.clip(t_s / TRACK_S, 0, len(self.poses) - 1)
+        last = len(self.poses) - 1
+        at = min(max(t_s / TRACK_S, 0.0), float(last))
         low = int(at)
-        high = min(low + 1, len(self.poses) - 1)
-        pose: NDArray[np.float64] = self.poses[low] + (at - low) * (
-            self.poses[high] - self.poses[low]
-        )
+        first: NDArray[np.float64] = self.poses[low]
+        if low == last:
+            return first
+        pose: NDArray[np.float64] = first + (at - low) * (self.poses[low + 1] - first)
         return pose
 
     def speed_at(self, t_s: float) -> float:

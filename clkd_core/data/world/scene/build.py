@@ -35,7 +35,7 @@ from clkd_core.data.world.scene.script import DriveSpec
 from clkd_core.data.world.scene.traffic import build_traffic
 from clkd_core.types import STEP_S, SpeedAction
 
-SIGNAL_CAUSES = ("red_light", "red_light_lead", "green", "side_pedestrian", "oncoming")
+SIGNAL_CAUSES = ("red_light", "red_light_lead", "green")
 MID_BLOCK_CAUSES = ("free", "jaywalker", "animal", "blocked_lane", "slow_lead", "lead_stop")
 
 
@@ -109,7 +109,8 @@ def _build_route(rng: np.random.Generator, spec: DriveSpec, layout: Layout) -> _
     if spec.cause == "blocked_lane":
         path = path.shifted(_around(path.s_m - line) * min(3.4, layout.lane_m))
     turn = None if spec.manoeuvre == "straight" else (begin, turned)
-    cruise = float(rng.uniform(7.5, 10.5))
+    slow_street = turn is not None and rng.random() < 0.5  # so that speed does not tell turn-now
+    cruise = float(rng.uniform(4.8, 6.5) if slow_street else rng.uniform(7.5, 10.5))
     return _Route(
         path=path,
         line_m=line,
@@ -156,7 +157,7 @@ def _build_motion(
             total_s=total_s,
         )
     brake = float(rng.uniform(2.4, 3.3))
-    approach = float(rng.uniform(0.75, 1.0)) * route.cruise_mps
+    approach = max(4.6, float(rng.uniform(0.75, 1.0)) * route.cruise_mps)
     stop_s, go_s = _stop_times(rng, spec.window, approach, brake, gain)
     return stop_and_go(
         route.path,
@@ -178,7 +179,7 @@ def _through(
     slow = rng.random() < 0.3
     start = float(rng.uniform(2.5, 5.0)) if slow else route.cruise_mps
     begin = route.turn[0] if route.turn else route.line_m
-    ahead = rng.uniform(2.0, 5.5 if spec.manoeuvre == "straight" else 4.5) * route.cruise_mps
+    ahead = rng.uniform(2.0, 5.5) * route.cruise_mps
     return pass_through(
         route.path,
         route.limit_mps,

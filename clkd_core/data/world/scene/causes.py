@@ -31,7 +31,7 @@ PAINTS = (
     (200, 205, 210),
     (60, 65, 75),
     (30, 70, 150),
-    (150, 30, 35),
+    (70, 45, 95),
     (235, 235, 235),
     (90, 110, 95),
 )
@@ -108,7 +108,7 @@ def build_lead(stage: Staging, gap_m: float, *, pulls_over: bool) -> Actor:
     else:
         held = int(np.searchsorted(times, stage.off_s))
         s[held:] = s[held] + (s[held] - s[held - 1]) / 0.1 * (times[held:] - times[held])
-        share = np.clip((times - stage.off_s + 0.4) / 1.8, 0.0, 1.0)
+        share = np.clip((times - stage.off_s + 1.1) / 1.8, 0.0, 1.0)
         aside = -stage.layout.lane_m * share * share * (3 - 2 * share)
         poses = track_on_path(stage.path, s)
         poses[:, 0] -= np.sin(poses[:, 2]) * aside
@@ -163,7 +163,7 @@ def _crosser(
         (off + 12.0, -side * (kerb + 12.0)),
     ]
     points = _across(layout, arm, inwards, across_m, marks)
-    color = (120, 75, 40) if kind == "animal" else CLOTHES[int(rng.integers(len(CLOTHES)))]
+    color = (190, 105, 40) if kind == "animal" else CLOTHES[int(rng.integers(len(CLOTHES)))]
     return Actor(
         name=f"cause-{number}",
         kind=kind,
@@ -203,7 +203,7 @@ def build_oncoming(stage: Staging) -> list[Actor]:
     for i in range(6):
         passed = stage.off_s - i * rng.uniform(1.5, 1.9)
         kind = str(rng.choice(["car", "car", "van", "truck"]))
-        s = lane.length_m - layout.stop_line_m * 0.2 + 6.0 + speed * (times - passed)
+        s = lane.length_m + layout.stop_line_m - 5.0 + speed * (times - passed)
         poses = track_on_path(path, np.maximum(s, 0.0))
         actors.append(
             Actor(

@@ -5,6 +5,7 @@ target speed. That is what a navigation system says; it knows the way but no red
 not give away whether the vehicle is about to wait.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -112,14 +113,14 @@ class Drive:
 
     def near_actors(self, t_s: float) -> list[Actor]:
         """Actors within :data:`AGENT_RANGE_M`."""
-        ego = self.ego_pose(t_s)
-        return [
-            a for a in self.actors if np.hypot(*(a.pose_at(t_s)[:2] - ego[:2])) <= AGENT_RANGE_M
-        ]
+        x, y, _ = self.ego_pose(t_s)
+        places = ((a, a.pose_at(t_s)) for a in self.actors)
+        return [a for a, p in places if math.hypot(p[0] - x, p[1] - y) <= AGENT_RANGE_M]
 
     def _relative_poses(self, actor: Actor, t_s: float) -> NDArray[np.float32]:
         ego = self.ego_pose(t_s)
         poses = np.stack([actor.pose_at(t_s + STEP_S * i) for i in range(FUTURE_STEPS + 1)])
         xy = relative_xy(ego[None], poses[None, :, :2])[0]
         yaw = np.mod(poses[:, 2] - ego[2] + np.pi, 2 * np.pi) - np.pi
-        return np.round(np.concatenate([xy, yaw[:, None]], axis=1), 3).astype(np.float32)
+        relative = np.round(np.concatenate([xy, yaw[:, None]], axis=1), 3)
+        return np.asarray(relative, dtype=np.float32)

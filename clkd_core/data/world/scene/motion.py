@@ -37,10 +37,13 @@ class Motion:
 
     def at(self, t_s: float) -> tuple[float, float]:
         """Arc length and speed at any time; constant speed beyond the end."""
-        times = DT_S * np.arange(len(self.s_m))
-        over = max(0.0, t_s - times[-1])
-        v = float(np.interp(t_s, times, self.v_mps))
-        return float(np.interp(t_s, times, self.s_m)) + over * v, v
+        last = len(self.s_m) - 1
+        at = max(0.0, t_s / DT_S)
+        low = min(int(at), last - 1)
+        share = min(at - low, 1.0)
+        s = self.s_m[low] + share * (self.s_m[low + 1] - self.s_m[low])
+        v = self.v_mps[low] + share * (self.v_mps[low + 1] - self.v_mps[low])
+        return float(s + max(0.0, t_s - last * DT_S) * v), float(v)
 
 
 def snap_stop(t_s: float, brake_mps2: float, rng: np.random.Generator) -> float:

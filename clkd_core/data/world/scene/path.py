@@ -98,4 +98,5 @@ def fillet(
     center = corner - into * tangent_m + side * radius * np.array([-into[1], into[0]])
     begin = np.arctan2(into[1], into[0]) - side * np.pi / 2.0
     angles = begin + np.linspace(0.0, turn, max(4, int(abs(turn) * radius / 0.5)))
-    return center + radius * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+    arc: NDArray[np.float64] = center + radius * np.stack([np.cos(angles), np.sin(angles)], -1)
+    return arc

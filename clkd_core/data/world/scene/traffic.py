@@ -1,4 +1,4 @@
-"""Everybody who is there without being a cause: oncoming and crossing cars, parked cars, walkers."""
+"""Everybody who is there without being a cause: traffic, parked cars, people walking."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from clkd_core.data.world.scene.actors import Actor, standing, track_on_path, track_times
 from clkd_core.data.world.scene.causes import CLOTHES, PAINTS, Staging
 from clkd_core.data.world.scene.layout import crossing_path, lane_path
+from clkd_core.data.world.scene.path import Path2D
 
 _KEEP_AWAY_M = 4.2
 """Traffic that would come closer than this to the ego or a cause is left out."""
@@ -47,7 +48,7 @@ def _oncoming(stage: Staging) -> list[Actor]:
     path, _, _ = crossing_path(layout, "ahead", "back", "straight")
     speed = rng.uniform(7.0, 11.0)
     first = rng.uniform(60.0, 150.0)
-    actors = []
+    actors: list[Actor] = []
     for i in range(int(rng.integers(0, 5))):
         kind = str(rng.choice(["car", "car", "van", "truck", "bus"]))
         s = first - i * rng.uniform(16.0, 30.0) + speed * times
@@ -62,31 +63,29 @@ def _crossing(stage: Staging) -> list[Actor]:
     if "left" not in layout.arms or "right" not in layout.arms or stage.off_s < 1.0:
         return []
     start, end = ("left", "right") if rng.random() < 0.5 else ("right", "left")
-    try:
-        path = _through(stage, start, end)
-    except np.linalg.LinAlgError:  # parallel arms have no corner
-        return []
+    path, middle = _through(stage, start, end)
     speed = rng.uniform(7.0, 9.0)
-    actors = []
+    actors: list[Actor] = []
     for i in range(int(rng.integers(1, 5))):
         passed = stage.off_s - 1.2 - i * rng.uniform(1.8, 2.6)
         if passed < stage.on_s + 2.0:
             break
-        s = np.maximum(0.0, path[1] + speed * (times - passed))
-        poses = track_on_path(path[0], s)
+        s = np.maximum(0.0, middle + speed * (times - passed))
+        poses = track_on_path(path, s)
         kind = str(rng.choice(["car", "van", "truck"]))
         actors.append(Actor(name=f"crossing-{i}", kind=kind, color=_paint(rng), poses=poses))
     return actors
 
 
-def _through(stage: Staging, start: str, end: str):  # type: ignore[no-untyped-def]
+def _through(stage: Staging, start: str, end: str) -> tuple[Path2D, float]:
+    """A lane across the junction, and where it passes the middle."""
     path, begin, turned = crossing_path(stage.layout, start, end, "straight")
     return path, (begin + turned) / 2.0
 
 
 def _parked(stage: Staging) -> list[Actor]:
     rng, layout = stage.rng, stage.layout
-    actors = []
+    actors: list[Actor] = []
     density = rng.uniform(0.0, 0.7)
     for arm in ("back", "ahead"):
         if arm not in layout.arms:
@@ -108,9 +107,9 @@ def _parked(stage: Staging) -> list[Actor]:
 def _walkers(stage: Staging) -> list[Actor]:
     """People on the pavement, some of them standing at the kerb."""
     rng, layout, times = stage.rng, stage.layout, track_times(stage.total_s)
-    actors = []
+    actors: list[Actor] = []
     for i in range(int(rng.integers(0, 5))):
-        arm = str(rng.choice([a for a in layout.arms]))
+        arm = str(rng.choice(list(layout.arms)))
         inwards = bool(rng.random() < 0.5)
         offset = layout.half_m + 2.3 + rng.uniform(0.2, layout.sidewalk_m - 0.8)
         lane = lane_path(layout, arm, inwards=inwards, offset_m=float(offset))
