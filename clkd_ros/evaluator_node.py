@@ -23,6 +23,7 @@ from clkd_ros.middleware import (
 )
 from clkd_ros.node_process import run_node
 from clkd_ros.params import RANGE, declare_params
+from clkd_ros.signals import leave
 
 Note = Callable[[KeyframeLedger, Any, int], None]
 _CHECK_PERIOD_S = 0.25
@@ -156,4 +157,4 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    leave(main())

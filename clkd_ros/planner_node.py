@@ -16,6 +16,7 @@ from clkd_ros.inputs import LOG_EVERY_S, FrameInputs, InputConfig, TimedFrame
 from clkd_ros.middleware import LifecycleNode, State, TransitionCallbackReturn
 from clkd_ros.node_process import run_node
 from clkd_ros.params import RANGE, declare_params
+from clkd_ros.signals import leave
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,4 +145,4 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    leave(main())

@@ -1,8 +1,12 @@
-"""Start a child process without losing a Ctrl-C that comes in the same moment."""
+"""Start a child process without losing a Ctrl-C, and leave one's own without delay."""
 
+import logging
+import os
 import signal
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import NoReturn
 
 _HELD = (signal.SIGINT, signal.SIGTERM)
 
@@ -25,3 +29,16 @@ def signals_held() -> Iterator[None]:
 def release_signals() -> None:
     """In the child, as its ``preexec_fn`` or a part of it."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
+
+
+def leave(code: int) -> NoReturn:
+    """End the process now; for a main module whose files and network are closed already.
+
+    Python's own way out takes torch apart first: 1 to 3 s on a busy machine, longer than a
+    launcher waits before it kills.
+    """
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)

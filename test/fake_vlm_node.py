@@ -4,9 +4,10 @@ from fakes import FakeEngine
 
 from clkd_core.types import META_ACTIONS
 from clkd_ros.node_process import run_node
+from clkd_ros.signals import leave
 from clkd_ros.vlm_node import VlmNode
 
 ANSWER = META_ACTIONS[6]
 
 if __name__ == "__main__":
-    raise SystemExit(run_node(lambda: VlmNode(build_engine=lambda config: FakeEngine(ANSWER))))
+    leave(run_node(lambda: VlmNode(build_engine=lambda config: FakeEngine(ANSWER))))
