@@ -4,7 +4,7 @@ It measures with its own clock and looks at no pixel: of an image only the stamp
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,17 +15,11 @@ from clkd_core.metrics.frames import DEADLINE_MS, write_frames
 from clkd_core.runtime.ledger import KeyframeLedger
 from clkd_ros import convert, messages, sightings
 from clkd_ros.inputs import LATCHED, LOG_EVERY_S, InputConfig, camera_topic
-from clkd_ros.middleware import (
-    GIVES_MESSAGE_INFO,
-    LifecycleNode,
-    State,
-    TransitionCallbackReturn,
-)
+from clkd_ros.middleware import GIVES_MESSAGE_INFO, LifecycleNode, State, TransitionCallbackReturn
 from clkd_ros.node_process import run_node
 from clkd_ros.params import RANGE, declare_params
 from clkd_ros.signals import leave
 
-Note = Callable[[KeyframeLedger, Any, int], None]
 _CHECK_PERIOD_S = 0.25
 _SETTLE_NS = 1_000_000_000
 """A keyframe's verdict is published this long after its label came."""
@@ -74,8 +68,12 @@ class EvaluatorNode(LifecycleNode):
             tolerance_ns=round(self._config.sync.tolerance_ms * 1e6),
             deadline_ms=self._config.deadline_ms,
         )
-        self._listening = [self._subscribe_image(camera) for camera in self._config.sync.cameras]
-        qos = self._config.sensor_qos
+        self._listening: list[Any] = []
+        image_class, qos = self._config.image_class, self._config.sensor_qos
+        for camera in self._config.sync.cameras:
+            on_image = partial(self._on_image, camera)
+            callback = on_image if GIVES_MESSAGE_INFO else partial(on_image, info={})
+            self._subscribe(image_class, camera_topic(camera), callback, qos, raw=True)
         self._listen(messages.Odometry, "odometry", sightings.note_odometry, qos)
         self._listen(messages.String, "route_command", sightings.note_command, LATCHED)
         self._listen(messages.MetaAction, "label", sightings.note_label)
@@ -98,25 +96,16 @@ class EvaluatorNode(LifecycleNode):
         self._save()
         super().destroy_node()
 
-    def _listen(self, message_class: type[Any], name: str, note: Note, qos: Any = 50) -> None:
-        callback = partial(self._note, note)
-        self._listening.append(
-            self.create_subscription(message_class, f"~/input/{name}", callback, qos)
-        )
+    def _listen(self, message_class: Any, name: str, note: sightings.Note, qos: Any = 50) -> None:
+        self._subscribe(message_class, f"~/input/{name}", partial(self._note, note), qos)
 
-    def _subscribe_image(self, camera: str) -> Any:
-        def on_image(cdr: bytes, info: Mapping[str, int]) -> None:
-            self._note(partial(sightings.note_image, camera, info.get("source_timestamp")), cdr)
+    def _subscribe(self, *args: Any, **options: Any) -> None:
+        self._listening.append(self.create_subscription(*args, **options))
 
-        return self.create_subscription(
-            self._config.image_class,
-            camera_topic(camera),
-            on_image if GIVES_MESSAGE_INFO else lambda cdr: on_image(cdr, {}),
-            self._config.sensor_qos,
-            raw=True,
-        )
+    def _on_image(self, camera: str, cdr: bytes, info: Mapping[str, int]) -> None:
+        self._note(partial(sightings.note_image, camera, info.get("source_timestamp")), cdr)
 
-    def _note(self, note: Note, msg: Any) -> None:
+    def _note(self, note: sightings.Note, msg: Any) -> None:
         """Read the clock first, then the message."""
         seen_ns = time.time_ns()
         assert self._ledger is not None  # on_activate makes it before it subscribes
@@ -139,9 +128,10 @@ class EvaluatorNode(LifecycleNode):
             self.finished = True
 
     def _save(self) -> None:
-        if self._ledger is None or self.finished:
-            return
-        path, rows = Path(self._config.output_dir) / "frames.csv", self._ledger.rows()
+        rows = [] if self._ledger is None or self.finished else self._ledger.rows()
+        if not rows:
+            return  # an older table is worth more than an empty one
+        path = Path(self._config.output_dir) / "frames.csv"
         try:
             write_frames(path, rows)
         except (ClkdError, OSError) as err:

@@ -69,12 +69,13 @@ def replay_live(args: argparse.Namespace) -> int:
         count_image_sets(bag)  # a bag without images is found before anything is started
     system = describe_system(args, len(labels))
     os.environ.setdefault("ROS_DOMAIN_ID", str(choose_domain_id()))
-    (args.out / FRAMES_FILE).unlink(missing_ok=True)  # an old table must not pass for this run's
+    table = args.out / FRAMES_FILE
+    table.unlink(missing_ok=True)  # an old table must not pass for this run's
     played = run_system(system, bags)
-    rows = account_for(read_frames(args.out / FRAMES_FILE), labels)
+    rows = account_for(read_frames(table) if table.exists() else [], labels)
     if not rows:
         raise ClkdError(f"the nodes answered not one frame of {args.bag}")
-    write_frames(args.out / FRAMES_FILE, rows)
+    write_frames(table, rows)
     _describe(args, rows, [*describe_rows(rows), *played])
     _report(args, bags)
     return 0

@@ -4,8 +4,14 @@ Every function takes the ledger, the message and the reading of the clock when i
 and raises FrameError on a message that cannot be used.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from clkd_core.runtime.ledger import KeyframeLedger
 from clkd_ros import convert, messages
+
+Note = Callable[[KeyframeLedger, Any, int], None]
+"""What every function here is, once its leading arguments are bound."""
 
 
 def note_image(
