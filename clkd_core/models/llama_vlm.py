@@ -257,12 +257,13 @@ class LlamaVlm(nn.Module):
 
     def _prefix_state(self) -> list["KeyValue"]:
         """Keys and values of the preamble, computed once per batch, or once for good in eval."""
-        if self._prefix is not None:
+        lasting = not self.training and not torch.is_grad_enabled()
+        if lasting and self._prefix is not None:
             return self._prefix
         recorder = _Prefix([])
         embedded = self._embed(self._preamble, 1)
         self.language.model(inputs_embeds=embedded, past_key_values=recorder, use_cache=True)
-        if not self.training and not torch.is_grad_enabled():
+        if lasting:
             self._prefix = recorder.states
         return recorder.states
 
