@@ -1,6 +1,7 @@
 """clkd_core.data.bags and bag_frames: what is written is read back, damage is named."""
 
 import math
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from clkd_core.data.bags import BagWriter, open_bag, write_bag
 from clkd_core.data.ros_types import header_to_msg, load_typestore, message_class
 from clkd_core.data.topics import BagTopics
 from clkd_core.errors import ConfigError, DataError
+from clkd_core.runtime.sync import SyncConfig
 from clkd_core.types import (
     CAMERAS,
     CameraImage,
@@ -162,6 +164,29 @@ def test_truncated_bag_is_a_data_error_that_names_it(
     with pytest.raises(DataError, match=r"bag .*bag.* is damaged or cut off") as caught:
         list(read_frames(tmp_path / "bag"))
     assert "\n" not in str(caught.value)
+
+
+def test_messages_that_the_bag_counts_and_does_not_hold_are_missed(tmp_path: Path) -> None:
+    with write_bag(tmp_path / "bag", storage="sqlite3") as bag:
+        write_drive(bag)
+    with sqlite3.connect(tmp_path / "bag" / "bag.db3") as database:
+        database.execute("DELETE FROM messages WHERE id > 40")
+    with pytest.raises(DataError, match="messages are missing"):
+        list(read_frames(tmp_path / "bag"))
+
+
+def test_label_belongs_to_one_frame_only(tmp_path: Path) -> None:
+    with write_bag(tmp_path / "bag") as bag:
+        for step in range(4):
+            now = START_NS + step * 30_000_000
+            msg = image_to_msg("CAM_FRONT", CameraImage(stamp_ns=now, encoded=b"x"))
+            topic = topics.image_topic("CAM_FRONT")
+            bag.write(topic, topics.COMPRESSED_IMAGE, now, msg)
+        write_label(bag, label_at(START_NS + 30_000_000))
+    names = BagTopics(images={"CAM_FRONT": topics.image_topic("CAM_FRONT")})
+    sync = SyncConfig(tolerance_ms=10.0)
+    frames = list(read_frames(tmp_path / "bag", names, sync=sync))
+    assert [one.label is not None for one in frames].count(True) == 1
 
 
 def test_bytes_turned_inside_a_bag_never_escape_as_another_error(tmp_path: Path) -> None:

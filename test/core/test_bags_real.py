@@ -11,7 +11,12 @@ import pytest
 
 from clkd_core.data.bag_drivelm import load_drivelm_scenes, write_drivelm_bag
 from clkd_core.data.bag_frames import read_frames
-from clkd_core.data.bag_kitti import compute_label, load_kitti_sequence, write_kitti_bag
+from clkd_core.data.bag_kitti import (
+    compute_ego_state,
+    compute_label,
+    load_kitti_sequence,
+    write_kitti_bag,
+)
 from clkd_core.data.bags import open_bag
 from clkd_core.errors import DataError
 from clkd_core.runtime.decode import decode_views
@@ -100,6 +105,23 @@ IDENTITY = "1 0 0 0 0 1 0 0 0 0 1 0\n"
 def test_kitti_files_that_cannot_be_used_are_named(tmp_path: Path, poses: str, words: str) -> None:
     with pytest.raises(DataError, match=words):
         load_kitti_sequence(write_small_kitti(tmp_path / "seq", poses))
+
+
+def test_kitti_left_curve_turns_left_in_ego_axes(tmp_path: Path) -> None:
+    rows = []
+    for yaw in np.deg2rad(np.arange(0, 93, 3)):  # 30 deg/s to the left at 5 m/s, y is down
+        turn = [[np.cos(yaw), 0, -np.sin(yaw)], [0, 1, 0], [np.sin(yaw), 0, np.cos(yaw)]]
+        radius = 5.0 / np.deg2rad(30)
+        place = np.array([[-radius * (1 - np.cos(yaw))], [0], [radius * np.sin(yaw)]])
+        rows.append(" ".join(f"{value:.9f}" for value in np.hstack([turn, place]).ravel()))
+    root = write_small_kitti(tmp_path / "seq", "\n".join(rows), images=len(rows))
+    sequence = load_kitti_sequence(root)
+    ego = compute_ego_state(sequence, 5)
+    assert ego.yaw_rate_radps == pytest.approx(np.deg2rad(30), abs=1e-6)
+    assert ego.speed_mps == pytest.approx(5.0, abs=0.05)
+    label = compute_label(sequence, 0)
+    assert label is not None and label.action.path.name == "LEFT_TURN"
+    assert compute_label(sequence, 1) is None
 
 
 def test_kitti_folder_of_something_else_is_named(tmp_path: Path) -> None:

@@ -59,6 +59,15 @@ def test_reduced_decoding_is_close_to_full_decoding_and_area_resize() -> None:
     assert np.abs(ours.astype(int) - slow.astype(int)).mean() < 3
 
 
+@pytest.mark.parametrize("divisor", [1, 2, 4, 8])
+def test_reduced_decoding_never_goes_below_the_wanted_size(divisor: int) -> None:
+    stripes = np.zeros((72, 128, 3), np.uint8)
+    stripes[:, ::4] = stripes[:, 1::4] = 255
+    big = np.repeat(np.repeat(stripes, divisor, axis=0), divisor, axis=1)
+    ours = decode_image(CameraImage(stamp_ns=0, encoded=encode(big)), (72, 128))
+    assert np.abs(ours.astype(int) - stripes).mean() < 12  # smeared stripes are 60 off and more
+
+
 def test_wide_image_is_cropped_in_the_middle_not_squeezed() -> None:
     wide = picture(370, 1226, (0, 0, 0))
     wide[:, 300:926] = 255  # the middle 16:9 is columns 284..942
