@@ -22,6 +22,7 @@ from clkd_core.types import (
     CAMERAS,
     FUTURE_STEPS,
     META_ACTIONS,
+    STEP_S,
     EgoState,
     MetaAction,
     PathAction,
@@ -39,9 +40,17 @@ YAW_RATE_SCALE_RADPS = 0.3
 POINT_SCALE_M = 10.0
 """Typical sizes in city driving; inputs are divided by them so that they are about 1."""
 
+_CANDIDATES = 32  # the most probable ones; the others weigh too little to move the choice
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlannerConfig:
+    """Sizes of the planner; saved with its weights.
+
+    Raises:
+        ValueError: a size is not possible.
+    """
+
     vocabulary_size: int = 256
     """Trajectories in the vocabulary; fewer when the training futures do not differ enough."""
     width: int = 64
@@ -50,8 +59,11 @@ class PlannerConfig:
     """Attention heads; divides ``width``."""
     tokens_per_view: int = 8
     """Tokens that remain of one view's patches."""
-    refine_bound_m: float = 1.0
-    """Largest correction of a point along x and along y [m], >= 0."""
+    refine_bound_m: float = 1.5
+    """Largest correction of the last point along x and along y [m], >= 0; less before, in
+    proportion to time."""
+    max_accel_mps2: float = 6.0
+    """Trajectories that start with more acceleration or braking are not chosen [m/s^2], > 0."""
 
     def __post_init__(self) -> None:
         for name in ("vocabulary_size", "width", "heads", "tokens_per_view"):
@@ -63,6 +75,8 @@ class PlannerConfig:
             raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
         if not 0 <= self.refine_bound_m <= 10:
             raise ValueError(f"refine_bound_m is {self.refine_bound_m}, expected 0 to 10")
+        if not self.max_accel_mps2 > 0:
+            raise ValueError(f"max_accel_mps2 is {self.max_accel_mps2}, expected > 0")
 
 
 class PlannerInputs(NamedTuple):
@@ -201,19 +215,55 @@ class Planner(nn.Module):
             chosen: (B, K) int64 indices into the vocabulary.
 
         Returns:
-            (B, K, T, 2) float32 metres, none further than ``refine_bound_m`` from its original
-            along either axis.
+            (B, K, T, 2) float32 metres; the last points are no further than ``refine_bound_m``
+            from where they were along either axis, the others in proportion to their time.
         """
         rows = torch.arange(len(chosen), device=chosen.device)[:, None]
         shift = torch.tanh(self.refine(output.read[rows, chosen]).float())
+        time_frac = torch.arange(1, FUTURE_STEPS + 1, device=shift.device)[:, None] / FUTURE_STEPS
+        bound_m = self.config.refine_bound_m * time_frac
         moved: Tensor = self.vocabulary_m[chosen] + (
-            self.config.refine_bound_m * shift.view(*chosen.shape, FUTURE_STEPS, 2)
+            bound_m * shift.view(*chosen.shape, FUTURE_STEPS, 2)
         )
         return moved
 
-    def best(self, output: PlannerOutput) -> Tensor:
-        """The most probable trajectory of each sample, corrected: (B, T, 2) float32 metres."""
-        return self.refined(output, output.log_prob.argmax(dim=-1, keepdim=True))[:, 0]
+    def best(self, inputs: PlannerInputs, output: PlannerOutput) -> Tensor:
+        """The trajectory to drive for each sample, corrected: (B, T, 2) float32 metres."""
+        return self.refined(output, self.choose(inputs, output)[:, None])[:, 0]
+
+    @torch.no_grad()
+    def choose(self, inputs: PlannerInputs, output: PlannerOutput) -> Tensor:
+        """Decide what to do, then how: (B,) int64 indices into the vocabulary.
+
+        What to do is the commanded action wherever the vocabulary knows a way to do it from the
+        present speed, else the action with most of the probability. How is the trajectory with
+        the least expected distance to those that do the same: the most probable single one is
+        a poor choice where many neighbours share the probability, and the least expected
+        distance over all of them would be half a stop between stopping and going on.
+        """
+        allowed = self._allowed(inputs)
+        prob = output.log_prob.exp() * allowed
+        mass = prob @ F.one_hot(self.own_action, len(META_ACTIONS)).float()
+        alike = allowed & (self.own_action == mass.argmax(dim=-1, keepdim=True))
+        weight, candidates = torch.where(alike, prob, -1.0).topk(
+            min(_CANDIDATES, len(self.own_action)), dim=-1
+        )
+        xy_m = self.vocabulary_m[candidates]
+        gaps_m = (xy_m[:, :, None] - xy_m[:, None]).norm(dim=-1).mean(dim=-1)
+        expected_m = (gaps_m * weight.clamp(min=0)[:, None]).sum(dim=-1)
+        expected_m = expected_m.masked_fill(weight < 0, torch.inf)
+        return candidates.gather(1, expected_m.argmin(dim=-1, keepdim=True))[:, 0]
+
+    def _allowed(self, inputs: PlannerInputs) -> Tensor:
+        """(B, V) bool: what may be chosen; never empty, the strictest set that is not."""
+        first_mps = self.vocabulary_m[:, 0].norm(dim=-1) / STEP_S
+        # From speed v, constant acceleration a gives v + a t / 2 as mean speed of the first step.
+        slack_mps = 0.5 * self.config.max_accel_mps2 * STEP_S
+        startable = (first_mps - inputs.speed_mps.abs()[:, None]).abs() <= slack_mps
+        startable |= ~inputs.has_ego[:, None]
+        startable |= ~startable.any(dim=-1, keepdim=True)
+        obedient = startable & (self.own_action == inputs.action[:, None])
+        return torch.where(obedient.any(dim=-1, keepdim=True), obedient, startable)
 
 
 class SceneTokens(nn.Module):

@@ -43,6 +43,12 @@ class PlannerDataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannerTrainConfig:
+    """One training run of the planner.
+
+    Raises:
+        ValueError: a value is out of its range.
+    """
+
     student: Path = Path("runs/demo/student")
     """Folder of the student; the planner is written into its ``planner/``."""
     data: PlannerDataConfig = field(default_factory=PlannerDataConfig)

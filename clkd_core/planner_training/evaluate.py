@@ -66,7 +66,7 @@ def plan_set(planner: Planner, inputs: PlannerInputs) -> Tensor:
     for start in range(0, len(inputs.action), _BATCH):
         rows = slice(start, start + _BATCH)
         batch = PlannerInputs(*(tensor[rows].to(device) for tensor in inputs))
-        plans.append(planner.best(planner(batch)).cpu())
+        plans.append(planner.best(batch, planner(batch)).cpu())
     return torch.cat(plans)
 
 

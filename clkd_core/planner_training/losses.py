@@ -6,11 +6,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # the name everybody knows
 from torch import Tensor
 
-from clkd_core.models.planner import Planner, PlannerOutput
+from clkd_core.models.planner import Planner, PlannerInputs, PlannerOutput
 from clkd_core.models.trajectories import mean_squared_distance
-
-REFINED_PER_SAMPLE = 4
-"""Nearest trajectories of the vocabulary whose corrections are trained, each by its weight."""
 
 
 class PlannerLoss(NamedTuple):
@@ -47,25 +44,29 @@ def soft_target(truth_m: Tensor, vocabulary_m: Tensor, *, tau_m2: float) -> Tens
 
 def planner_loss(
     planner: Planner,
+    inputs: PlannerInputs,
     output: PlannerOutput,
     truth_m: Tensor,
     *,
     tau_m2: float,
     refine_weight: float,
 ) -> PlannerLoss:
-    """Distribution loss plus weighted L1 of the corrections near the truth.
+    """Distribution loss plus weighted L1 of the corrections.
+
+    Corrected are the trajectory nearest to the truth and the one that the planner chooses now:
+    the first alone would teach nothing about the choices that are really driven.
 
     Args:
         planner: whose vocabulary was scored.
-        output: of the planner for this batch.
+        inputs: of this batch.
+        output: of the planner for it.
         truth_m: (B, T, 2) metres.
         tau_m2: see :func:`soft_target`.
         refine_weight: [1/m].
     """
     target = soft_target(truth_m, planner.vocabulary_m, tau_m2=tau_m2)
     plan = F.kl_div(output.log_prob, target, reduction="batchmean")
-    weight, nearest = target.topk(min(REFINED_PER_SAMPLE, target.shape[-1]), dim=-1)
-    gap = planner.refined(output, nearest) - truth_m.to(target.device)[:, None]
-    weight = weight / weight.sum(dim=-1, keepdim=True)
-    refine_m = (gap.abs().mean(dim=(-1, -2)) * weight).sum(dim=-1).mean()
+    driven = torch.stack([target.argmax(dim=-1), planner.choose(inputs, output)], dim=-1)
+    gap = planner.refined(output, driven) - truth_m.to(target.device)[:, None]
+    refine_m = gap.abs().mean()
     return PlannerLoss(plan + refine_weight * refine_m, plan, refine_m)

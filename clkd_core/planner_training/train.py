@@ -75,9 +75,10 @@ def fit_planner(
     for step in range(1, config.steps + 1):
         rows = next(batches)
         inputs = drop_inputs(_rows(train_set.inputs, rows), config.dropout, generator)
-        output = planner(PlannerInputs(*(tensor.to(device) for tensor in inputs)))
+        inputs = PlannerInputs(*(tensor.to(device) for tensor in inputs))
+        output = planner(inputs)
         loss = planner_loss(
-            planner, output, train_set.truth_m[rows],
+            planner, inputs, output, train_set.truth_m[rows],
             tau_m2=config.tau_m2, refine_weight=config.refine_weight,
         )  # fmt: skip
         optimizer.zero_grad(set_to_none=True)

@@ -100,7 +100,7 @@ class PlannerEngine:
         inputs = build_inputs(
             encoded.features.float(), encoded.present, [ego], [frame.command], [action]
         )
-        xy_m = self._planner.best(self._planner(inputs))[0].cpu().numpy()
+        xy_m = self._planner.best(inputs, self._planner(inputs))[0].cpu().numpy()
         if not np.isfinite(xy_m).all():
             raise FrameError(
                 f"the plan for frame {frame.stamp_ns} is NaN or infinite, expected metres"

@@ -34,7 +34,7 @@ def write_student(folder: Path, seed: int = 0) -> None:
     """A real student with random weights, and a planner made for it."""
     texts = [plan_question(None, None), *(action.text for action in META_ACTIONS)]
     vision = VisionConfig(
-        height_px=32, width_px=64, stem_width=4, channels=(4, 4, 8, 8), blocks=(1, 1, 1, 1)
+        height_px=32, width_px=64, stem_width=8, channels=(8, 8, 8, 8), blocks=(1, 1, 1, 1)
     )
     language = LanguageConfig(hidden_size=16, layers=1, heads=2, ffn_size=16)
     config = LlamaVlmConfig(vision=vision, tokens_per_view=1, language=language)
