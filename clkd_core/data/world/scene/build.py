@@ -69,7 +69,7 @@ def build_drive(spec: DriveSpec, config: WorldConfig) -> Drive:
         on_s=on_s,
         off_s=off_s,
     )
-    signal, actors = _build_causes(stage, spec, gap_m, route.line_m)
+    signal, actors = _build_causes(stage, spec, gap_m)
     actors += build_traffic(stage, actors, cause=spec.cause)
     return Drive(
         spec=spec,
@@ -131,7 +131,7 @@ def _turn_speed(path: Path2D, turn: tuple[float, float] | None) -> float:
 
 def _around(past_m: NDArray[np.float64]) -> NDArray[np.float64]:
     """Share of a lane by which one gives way to something standing at 0."""
-    out = np.clip((past_m + 3.4) / 8.0, 0.0, 1.0)
+    out = np.clip((past_m + 9.2) / 7.0, 0.0, 1.0)
     back = np.clip((past_m - 15.0) / 9.0, 0.0, 1.0)
     share = out - back
     smooth: NDArray[np.float64] = share * share * (3.0 - 2.0 * share)
@@ -206,7 +206,7 @@ def _stand_off(rng: np.random.Generator, cause: str, gap_m: float) -> float:
     if cause in ("jaywalker", "animal"):
         return float(rng.uniform(2.0, 3.0))
     if cause == "blocked_lane":
-        return float(rng.uniform(2.6, 3.4))
+        return float(rng.uniform(5.2, 6.0))
     return float(rng.uniform(0.2, 0.9))
 
 
@@ -229,7 +229,7 @@ def _cause_times(path: Path2D, motion: Motion, drive_s: float) -> tuple[float, f
 
 
 def _build_causes(
-    stage: Staging, spec: DriveSpec, gap_m: float, line_m: float
+    stage: Staging, spec: DriveSpec, gap_m: float
 ) -> tuple[Signal | None, list[Actor]]:
     layout = stage.layout
     signal = None
@@ -247,5 +247,5 @@ def _build_causes(
     if spec.cause == "oncoming":
         return signal, build_oncoming(stage)
     if spec.cause == "blocked_lane":
-        return signal, build_roadworks(stage, line_m)
+        return signal, build_roadworks(stage)
     return signal, []

@@ -157,9 +157,10 @@ def _crosser(
         (on, side * kerb),
         (on + walk_in_s, enter - side * 0.5),
         (max(on + walk_in_s + 0.4, on + 3.0), inside[0]),
-        (off - 0.75 - 0.2 * number, inside[1]),
-        (off - 0.1 - 0.25 * number, leave - side * 0.75),
-        (off - 0.1 + away_s, -side * kerb),
+        (off - 0.8 - 0.25 * number, inside[1]),
+        (off - 0.2 - 0.25 * number, leave + side * 0.12),
+        (off + 0.2 - 0.25 * number, leave - side * 0.75),
+        (off + 0.2 + away_s, -side * kerb),
         (off + 12.0, -side * (kerb + 12.0)),
     ]
     points = _across(layout, arm, inwards, across_m, marks)
@@ -217,17 +218,17 @@ def build_oncoming(stage: Staging) -> list[Actor]:
     return actors
 
 
-def build_roadworks(stage: Staging, at_s_m: float) -> list[Actor]:
+def build_roadworks(stage: Staging) -> list[Actor]:
     """Barriers and a truck in the ego's lane, and a flagger: red paddle from on to off."""
     layout, rng = stage.layout, stage.rng
-    x, y, yaw = stage.path.pose_at(np.array(at_s_m))
+    x, y, yaw = -layout.stop_line_m, -layout.lane_offset_m(stage.manoeuvre), 0.0
     lane = layout.lane_m
     actors = [
         Actor(
             name=f"barrier-{i}",
             kind="barrier",
             color=(250, 120, 20),
-            poses=standing(x + 0.4 * i, y + (i - 1) * lane * 0.36, yaw),
+            poses=standing(x + 0.4 * i, y + (i - 1.4) * lane * 0.34, yaw),
             role="cause",
         )
         for i in range(3)
@@ -242,13 +243,12 @@ def build_roadworks(stage: Staging, at_s_m: float) -> list[Actor]:
             role="cause",
         )
     )
-    side = 1.0 if rng.random() < 0.5 else -1.0
     actors.append(
         Actor(
             name="flagger",
             kind="flagger",
             color=(210, 250, 30),
-            poses=standing(x - 1.2, y + side * lane * 0.42, yaw + np.pi),
+            poses=standing(x - 1.2, y - lane * rng.uniform(0.3, 0.45), yaw + np.pi),
             on_s=((stage.on_s, stage.off_s),),
             role="cause",
         )
