@@ -1,5 +1,6 @@
 """Drives of the synthetic world: reproducible, caused by what can be seen, never repeated."""
 
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -9,7 +10,7 @@ from clkd_core.data.labels import lidar_from_ego, meta_action_from_future
 from clkd_core.data.world.config import CORNER_CASES, WorldConfig
 from clkd_core.data.world.frames import drive_frames, drive_start_ns
 from clkd_core.data.world.generate import refuse_repeated_layouts
-from clkd_core.data.world.questions import light_ahead
+from clkd_core.data.world.questions import build_questions, light_ahead
 from clkd_core.data.world.scene.build import build_drive, build_layout
 from clkd_core.data.world.scene.motion import relative_xy
 from clkd_core.data.world.scene.script import corner_drives, plan_drives
@@ -181,7 +182,7 @@ def test_frames_of_a_bag_are_staggered_and_hold_the_keyframes():
     frames = list(drive_frames(spec, config, hz=10.0))
     assert [f.is_keyframe for f in frames] == [i % 5 == 0 for i in range(20)]
     assert frames[0].stamp_ns == drive_start_ns(spec)
-    assert {b.stamp_ns - a.stamp_ns for a, b in zip(frames, frames[1:], strict=False)} == {10**8}
+    assert {b.stamp_ns - a.stamp_ns for a, b in itertools.pairwise(frames)} == {10**8}
     for frame in frames:
         assert list(frame.images) == list(CAMERAS)
         assert max(frame.image_stamps_ns.values()) == frame.stamp_ns
@@ -192,8 +193,6 @@ def test_questions_are_short_and_answered_from_few_words(drives):
     words = set()
     for drive in drives[::4]:
         for frame_t in drive.key_times_s[::6]:
-            from clkd_core.data.world.questions import build_questions
-
             asked = build_questions(drive, frame_t)
             assert 3 <= len(asked) <= 5
             for qa in asked:

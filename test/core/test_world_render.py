@@ -170,7 +170,7 @@ def test_foliage_hides_part_of_a_hidden_light():
 
 
 def test_every_corner_case_renders_at_any_time():
-    config = WorldConfig(width_px=64, height_px=36, val_drives=14, val_corner_frac=1.0)
+    config = WorldConfig(width_px=64, height_px=36, val_drives=7, val_corner_frac=1.0)
     for drive_spec in plan_drives(config, "val"):
         drive = build_drive(drive_spec, config)
         images = DriveRenderer(drive).render(config.drive_s - 0.1)
