@@ -20,12 +20,14 @@ from typing import Any
 
 from clkd_core.data.bag_frames import count_image_sets, load_labels
 from clkd_core.data.bag_messages import Label
-from clkd_core.data.bags import find_bags
+from clkd_core.data.bags import find_bags, open_bag
+from clkd_core.data.topics import image_topic
 from clkd_core.errors import ClkdError, ConfigError
 from clkd_core.metrics.frames import FrameRow, read_frames, write_frames
 from clkd_core.report.build import FRAMES_FILE
 from clkd_core.report.provenance import collect_provenance, write_provenance
 from clkd_core.runtime.replay import describe_rows, finish_run
+from clkd_core.types import CAMERAS
 from clkd_ros.launcher import (
     LaunchedSystem,
     SystemSpec,
@@ -65,9 +67,8 @@ def replay_live(args: argparse.Namespace) -> int:
     """
     bags = find_bags(args.bag)
     labels = [label for bag in bags for label in load_labels(bag)]
-    for bag in bags:
-        count_image_sets(bag)  # a bag without images is found before anything is started
-    system = describe_system(args, len(labels))
+    cameras = find_cameras(bags)
+    system = describe_system(args, len(labels), cameras)
     os.environ.setdefault("ROS_DOMAIN_ID", str(choose_domain_id()))
     table = args.out / FRAMES_FILE
     table.unlink(missing_ok=True)  # an old table must not pass for this run's
@@ -81,8 +82,29 @@ def replay_live(args: argparse.Namespace) -> int:
     return 0
 
 
-def describe_system(args: argparse.Namespace, keyframes: int) -> SystemSpec:
+def find_cameras(bags: Sequence[Path]) -> list[str]:
+    """Cameras that the bags hold at all: nobody waits for the others, every frame is flagged.
+
+    Raises:
+        DataError: a bag holds no camera that we know.
+    """
+    found: set[str] = set()
+    for bag in bags:
+        count_image_sets(bag)
+        with open_bag(bag) as reader:
+            found |= {camera for camera in CAMERAS if image_topic(camera) in reader.types}
+    return [camera for camera in CAMERAS if camera in found]
+
+
+def describe_system(
+    args: argparse.Namespace, keyframes: int, cameras: Sequence[str] = CAMERAS
+) -> SystemSpec:
     """The dual system with the command's words; without the planner where there is none.
+
+    Args:
+        args: the words of ``clkd replay``.
+        keyframes: labelled ones in all bags.
+        cameras: those that are waited for.
 
     Raises:
         ConfigError: there is no checkpoint folder.
@@ -97,6 +119,7 @@ def describe_system(args: argparse.Namespace, keyframes: int) -> SystemSpec:
         "evaluator.deadline_ms": float(args.deadline_ms),
         "evaluator.expected_keyframes": keyframes if with_planner else 0,
     }
+    chosen |= {f"{node}.sync.cameras": list(cameras) for node in ("vlm", "planner", "evaluator")}
     if args.threads:
         chosen |= {"vlm.threads": args.threads, "planner.threads": args.threads}
     system = load_system(default_system_file(), chosen, evaluate=True)

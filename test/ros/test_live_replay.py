@@ -42,6 +42,7 @@ from clkd_ros.live_replay import (
     account_for,
     choose_domain_id,
     describe_system,
+    find_cameras,
     run_system,
 )
 
@@ -56,7 +57,9 @@ def label_at(stamp_ns: int) -> Label:
     )
 
 
-def write_drive(path: Path, steps: int = 15, bad_step: int = 7) -> list[int]:
+def write_drive(
+    path: Path, steps: int = 15, bad_step: int = 7, cameras: tuple[str, ...] = CAMERAS
+) -> list[int]:
     """1.5 s of six cameras at 10 Hz, one bad JPEG on the way; stamps of the labelled keyframes."""
     labelled = []
     with write_bag(path) as bag:
@@ -66,7 +69,7 @@ def write_drive(path: Path, steps: int = 15, bad_step: int = 7) -> list[int]:
             now = START_NS + (step + 1) * 100 * MS
             ego = odometry_to_msg(EgoState(stamp_ns=now, speed_mps=3.0), Pose.planar(0, 0, 0))
             bag.write(topics.ODOMETRY, topics.ODOMETRY_TYPE, now, ego)
-            for camera in CAMERAS:
+            for camera in cameras:
                 bad = step == bad_step and camera == "CAM_BACK"
                 image = CameraImage(stamp_ns=now, encoded=b"no JPEG" if bad else jpeg_bytes())
                 msg = image_to_msg(camera, image)
@@ -192,6 +195,14 @@ def test_system_is_run_without_planner_where_the_student_has_none(tmp_path: Path
     args.checkpoint.rmdir()
     with pytest.raises(ConfigError, match="does not exist"):
         describe_system(args, 3)
+
+
+def test_only_cameras_that_a_bag_holds_are_waited_for(tmp_path: Path) -> None:
+    write_drive(tmp_path / "bag", steps=2, cameras=("CAM_BACK", "CAM_FRONT"))
+    cameras = find_cameras([tmp_path / "bag"])
+    assert cameras == ["CAM_FRONT", "CAM_BACK"]
+    for node in describe_system(words(tmp_path), 0, cameras).nodes:
+        assert node.parameters["sync.cameras"] == cameras
 
 
 def test_domain_of_a_replay_is_one_whose_ports_nobody_uses(
