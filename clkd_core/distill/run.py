@@ -93,9 +93,13 @@ def restore_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         moments = load_file(folder / OPTIMIZER)
     except (OSError, SafetensorError) as err:
         raise CheckpointError(f"{folder / OPTIMIZER} cannot be read: {err}") from err
+    parameters = [p.detach() for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for key, value in moments.items():
         index, _, name = key.partition(".")
+        if value.shape == parameters[int(index)].shape:
+            # The fused optimizer walks both through memory: they must be laid out alike.
+            value = torch.empty_like(parameters[int(index)]).copy_(value)
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 

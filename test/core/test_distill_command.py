@@ -1,0 +1,111 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny_vlm import SQUARES_VERSION, write_squares
+
+from clkd_core.distill.__main__ import main
+
+TINY_YAML = """
+out: {out}
+bf16: false
+device: cpu
+vocab_size: 512
+questions_per_sample: 1
+save_every_steps: 1
+data: {{root: {root}, version: {version}}}
+teacher: {{steps: {steps}, batch_size: 4}}
+distill: {{steps: 2, batch_size: 4}}
+student: {{moe: {{adapter_experts: 2, lora_rank: 1}}}}
+model:
+  tokens_per_view: 2
+  vision:
+    {{height_px: 36, width_px: 64, stem_width: 8, channels: [8, 8, 8, 16],
+      side_channels: [8, 8, 8]}}
+  language: {{hidden_size: 16, layers: 2, heads: 2, ffn_size: 24}}
+"""
+
+
+@pytest.fixture
+def config_file(tmp_path: Path) -> Path:
+    write_squares(tmp_path / "set", train=8, val=2)
+    return write_config(tmp_path, steps=2)
+
+
+def write_config(tmp_path: Path, *, steps: int) -> Path:
+    text = TINY_YAML.format(
+        out=tmp_path / "run", root=tmp_path / "set", version=SQUARES_VERSION, steps=steps
+    )
+    (tmp_path / "tiny.yaml").write_text(text)
+    return tmp_path / "tiny.yaml"
+
+
+def test_command_trains_and_says_where_the_student_is(
+    config_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(config_file), "h2g.sample_frac=0.25", "alpha0=0.5", "gamma=0.9"]) == 0
+    run = config_file.parent / "run"
+    assert f"student: {run / 'student'}" in capsys.readouterr().out
+    saved = (run / "config.yaml").read_text()
+    for line in ("sample_frac: 0.25", "alpha0: 0.5", "gamma: 0.9"):
+        assert line in saved
+
+
+def test_unknown_key_is_one_line_and_exit_code_2(
+    config_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(config_file), "release.gama=0.9"]) == 2
+    error = capsys.readouterr().err
+    assert "unknown key 'release.gama', did you mean 'release.gamma'?" in error
+    assert error.startswith("clkd: error: ")
+    assert not (config_file.parent / "run").exists()
+
+
+@pytest.mark.parametrize("override", ["h2g.token_frac=0", "teacher.steps=0", "release.gamma=2"])
+def test_values_out_of_range_are_refused(
+    config_file: Path, override: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(config_file), override]) == 2
+    section = override.split(".")[0]
+    assert f"'{section}'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_within_three_seconds_and_resume_goes_on(tmp_path: Path) -> None:
+    write_squares(tmp_path / "set", train=8, val=2)
+    config = write_config(tmp_path, steps=100_000)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "clkd_core.distill", str(config)],
+        stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    state = tmp_path / "run" / "state" / "config.json"
+    limit_s = time.monotonic() + 90
+    while not state.exists():
+        assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""
+        assert time.monotonic() < limit_s, "no state within 90 s"
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=3) == 130
+    assert not list((tmp_path / "run").glob(".*"))
+
+
+@pytest.mark.slow
+def test_smoke_config_works_alone_on_a_fresh_clone(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parents[2]
+    begin_s = time.monotonic()
+    code = main(
+        [
+            str(root / "config" / "train" / "smoke.yaml"),
+            f"out={tmp_path / 'run'}",
+            f"data.root={tmp_path / 'world'}",
+            f"data.world={root / 'config' / 'world' / 'tiny.yaml'}",
+        ]
+    )
+    assert code == 0
+    assert (tmp_path / "run" / "student" / "model.safetensors").is_file()
+    assert time.monotonic() - begin_s < 60
