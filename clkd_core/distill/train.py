@@ -7,6 +7,7 @@ regular samples only; the student, cut out of it, sees all.
 import logging
 import math
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -171,6 +172,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
     parameters = {"teacher": count_parameters(teacher), "student": count_parameters(student)}
     write_report(config.out / "report.md", parameters, table, lines, versions)
     save_state(state, student, optimizer, Progress("done", 0, config_dict))
+    shutil.rmtree(config.out / "cache", ignore_errors=True)  # served resuming; hundreds of MB
     return student_dir
 
 

@@ -7,7 +7,7 @@ the two has its own normalisation statistics, which is why they do not share wei
 from dataclasses import dataclass
 
 import torch
-from timm.models.byobnet import ByobNet, ByoBlockCfg, ByoModelCfg
+from timm.models.byobnet import ByoBlockCfg, ByobNet, ByoModelCfg
 from torch import Tensor, nn
 from torch.nn import functional
 
