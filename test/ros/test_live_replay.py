@@ -108,7 +108,7 @@ def fake_system(tmp_path: Path, keyframes: int) -> SystemSpec:
 def own_domain(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
     """A domain of this test's own, and children that find the fakes."""
     monkeypatch.setenv("ROS_DOMAIN_ID", str(choose_domain_id()))
-    monkeypatch.setenv("PYTHONPATH", str(root / "test"))
+    monkeypatch.setenv("PYTHONPATH", str(root / "test"), prepend=os.pathsep)
 
 
 def test_live_replay_answers_every_keyframe_through_processes(

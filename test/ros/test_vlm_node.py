@@ -137,7 +137,8 @@ def test_vlm_is_not_configured_by_a_bad_checkpoint_or_parameter(graph: Graph) ->
 def test_vlm_as_a_process_answers_over_dds_and_ends_cleanly_on_sigint(
     graph: Graph, root: Path
 ) -> None:
-    paths = os.pathsep.join([str(root), str(root / "test")])
+    known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    paths = os.pathsep.join([str(root), str(root / "test"), *known])
     process = subprocess.Popen(
         [sys.executable, "-m", "fake_vlm_node", "--autostart"],
         env={**os.environ, "PYTHONPATH": paths},
