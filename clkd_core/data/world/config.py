@@ -26,9 +26,9 @@ class WorldConfig:
     """Every drive's own seed follows from this, the split and the drive's number."""
     version: str = "v1.0-clkd"
     """Folder of the nuScenes tables below the set's root."""
-    train_drives: int = 112
+    train_drives: int = 126
     """Drives of the training split."""
-    val_drives: int = 12
+    val_drives: int = 13
     """Drives of the validation split; their layouts never occur in training."""
     val_on_disk: bool = False
     """Write the validation split too; bags render it themselves."""
@@ -36,7 +36,7 @@ class WorldConfig:
     """Regular drives for each corner-case drive in training; > 0."""
     val_corner_frac: float = 0.5
     """Share of corner-case drives in validation, 0..1."""
-    drive_s: float = 9.0
+    drive_s: float = 8.5
     """Recorded length of a drive [s]; a multiple of 0.5. Another 3 s are simulated for labels."""
     width_px: int = 640
     """Image width; nuScenes has 1600."""

@@ -10,9 +10,10 @@ from clkd_core.data.world.config import WorldConfig
 from clkd_core.data.world.scene.actors import Actor, Signal
 from clkd_core.data.world.scene.causes import (
     FRONT_M,
+    LEAD_SLOT_M,
     Staging,
     build_crossers,
-    build_lead,
+    build_leads,
     build_oncoming,
     build_roadworks,
     build_signal,
@@ -57,7 +58,8 @@ def build_drive(spec: DriveSpec, config: WorldConfig) -> Drive:
     route = _build_route(rng, spec, layout)
     total_s = config.drive_s + AFTER_S
     gap_m = float(rng.uniform(3.0, 4.5))
-    motion = _build_motion(rng, spec, route, gap_m, total_s)
+    queue = int(rng.integers(1, 3)) if spec.cause == "red_light_lead" else 1
+    motion = _build_motion(rng, spec, route, queue * (gap_m + LEAD_SLOT_M), total_s)
     on_s, off_s = _cause_times(route.path, motion, config.drive_s)
     stage = Staging(
         rng=rng,
@@ -69,7 +71,7 @@ def build_drive(spec: DriveSpec, config: WorldConfig) -> Drive:
         on_s=on_s,
         off_s=off_s,
     )
-    signal, actors = _build_causes(stage, spec, gap_m)
+    signal, actors = _build_causes(stage, spec, gap_m, queue)
     actors += build_traffic(stage, actors, cause=spec.cause)
     return Drive(
         spec=spec,
@@ -132,14 +134,14 @@ def _turn_speed(path: Path2D, turn: tuple[float, float] | None) -> float:
 def _around(past_m: NDArray[np.float64]) -> NDArray[np.float64]:
     """Share of a lane by which one gives way to something standing at 0."""
     out = np.clip((past_m + 9.2) / 7.0, 0.0, 1.0)
-    back = np.clip((past_m - 15.0) / 9.0, 0.0, 1.0)
+    back = np.clip((past_m - 16.0) / 24.0, 0.0, 1.0)
     share = out - back
     smooth: NDArray[np.float64] = share * share * (3.0 - 2.0 * share)
     return smooth
 
 
 def _build_motion(
-    rng: np.random.Generator, spec: DriveSpec, route: _Route, gap_m: float, total_s: float
+    rng: np.random.Generator, spec: DriveSpec, route: _Route, queue_m: float, total_s: float
 ) -> Motion:
     gain = float(rng.uniform(2.5, 3.2))
     if spec.cause in ("green", "free"):
@@ -158,11 +160,11 @@ def _build_motion(
         )
     brake = float(rng.uniform(2.4, 3.3))
     approach = max(4.6, float(rng.uniform(0.75, 1.0)) * route.cruise_mps)
-    stop_s, go_s = _stop_times(rng, spec.window, approach, brake, gain)
+    stop_s, go_s = _stop_times(rng, spec, approach, brake, gain)
     return stop_and_go(
         route.path,
         route.limit_mps,
-        stop_at_m=route.line_m - FRONT_M - _stand_off(rng, spec.cause, gap_m),
+        stop_at_m=route.line_m - FRONT_M - _stand_off(rng, spec.cause, queue_m),
         approach_mps=approach,
         brake_mps2=brake,
         gain_mps2=gain,
@@ -179,7 +181,7 @@ def _through(
     slow = rng.random() < 0.3
     start = float(rng.uniform(2.5, 5.0)) if slow else route.cruise_mps
     begin = route.turn[0] if route.turn else route.line_m
-    ahead = rng.uniform(2.0, 5.5) * route.cruise_mps
+    ahead = rng.uniform(2.0, 5.5 if spec.manoeuvre == "straight" else 7.5) * route.cruise_mps
     return pass_through(
         route.path,
         route.limit_mps,
@@ -191,18 +193,19 @@ def _through(
 
 
 def _stop_times(
-    rng: np.random.Generator, window: str, approach: float, brake: float, gain: float
+    rng: np.random.Generator, spec: DriveSpec, approach: float, brake: float, gain: float
 ) -> tuple[float, float]:
-    if window == "stand":
-        return -8.0, snap_go(float(rng.uniform(2.0, 5.4)), gain, rng)
+    if spec.window == "stand":
+        late_s = 2.0 if spec.cause == "blocked_lane" else 0.0  # the way around is not recorded
+        return -8.0, snap_go(float(rng.uniform(2.0, 5.4)) + late_s, gain, rng)
     stop_s = snap_stop(float(rng.uniform(1.7, 2.9)) + approach / brake, brake, rng)
     return stop_s, snap_go(stop_s + float(rng.uniform(2.3, 4.2)), gain, rng)
 
 
-def _stand_off(rng: np.random.Generator, cause: str, gap_m: float) -> float:
+def _stand_off(rng: np.random.Generator, cause: str, queue_m: float) -> float:
     """From the stop line back to where the ego's front comes to rest [m]."""
     if cause in ("red_light_lead", "lead_stop"):
-        return gap_m + 8.5 + (0.0 if cause == "red_light_lead" else float(rng.uniform(0, 25)))
+        return queue_m + 0.5 + (0.0 if cause == "red_light_lead" else float(rng.uniform(0, 25)))
     if cause in ("jaywalker", "animal"):
         return float(rng.uniform(2.0, 3.0))
     if cause == "blocked_lane":
@@ -229,7 +232,7 @@ def _cause_times(path: Path2D, motion: Motion, drive_s: float) -> tuple[float, f
 
 
 def _build_causes(
-    stage: Staging, spec: DriveSpec, gap_m: float
+    stage: Staging, spec: DriveSpec, gap_m: float, queue: int
 ) -> tuple[Signal | None, list[Actor]]:
     layout = stage.layout
     signal = None
@@ -237,7 +240,7 @@ def _build_causes(
         follows = spec.cause.startswith("red_light")
         signal = build_signal(stage, follows_cause=follows, hidden=spec.case_name == "hidden_sign")
     if spec.cause in ("red_light_lead", "lead_stop", "slow_lead"):
-        return signal, [build_lead(stage, gap_m, pulls_over=spec.cause == "slow_lead")]
+        return signal, build_leads(stage, gap_m, queue, pulls_over=spec.cause == "slow_lead")
     if spec.cause in ("pedestrian", "jaywalker", "animal"):
         kind = "animal" if spec.cause == "animal" else "pedestrian"
         at = layout.box_m + 2.3 if spec.cause == "pedestrian" else layout.stop_line_m - 1.5

@@ -8,9 +8,11 @@ between the two the cause is there to be seen, outside it is not.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clkd_core.data.world.scene.actors import (
     SIZES_M,
+    TRACK_S,
     Actor,
     Signal,
     standing,
@@ -19,13 +21,15 @@ from clkd_core.data.world.scene.actors import (
     track_times,
 )
 from clkd_core.data.world.scene.layout import Layout, lane_path
-from clkd_core.data.world.scene.motion import DT_S, Motion
+from clkd_core.data.world.scene.motion import Motion
 from clkd_core.data.world.scene.path import Path2D
 
 FRONT_M = 3.9
 """From the ego's origin (rear axle) to its front bumper."""
-LEAD_AHEAD_S = 0.8
-"""The lead vehicle does everything this much earlier than the ego (Newell's car following)."""
+LEAD_AHEAD_S = 0.6
+"""A vehicle ahead does everything this much earlier than its follower (Newell's car following)."""
+LEAD_SLOT_M = 8.0
+"""Length of the longest vehicle ahead."""
 CLOTHES = ((235, 40, 50), (250, 200, 20), (40, 90, 240), (240, 80, 200), (30, 190, 90))
 PAINTS = (
     (200, 205, 210),
@@ -78,44 +82,60 @@ def _poles(layout: Layout, x: float, edge: float) -> tuple[tuple[float, float, f
 
 
 def _light_changes(stage: Staging) -> tuple[tuple[float, str], ...]:
-    green_s = (stage.motion.go_s or 0.0) - LEAD_AHEAD_S + 0.3
+    green_s = (stage.motion.go_s or 0.0) - 2 * LEAD_AHEAD_S
     return (
         (-np.inf, "green"),
         (stage.on_s, "amber"),
         (stage.on_s + 1.6, "red"),
         (stage.off_s, "red_amber"),
-        (max(stage.off_s + 0.7, green_s), "green"),
+        (max(stage.off_s + 0.5, green_s), "green"),
     )
 
 
-def build_lead(stage: Staging, gap_m: float, *, pulls_over: bool) -> Actor:
-    """A vehicle that the ego follows: brake lights between on and off.
+def build_leads(stage: Staging, gap_m: float, count: int, *, pulls_over: bool) -> list[Actor]:
+    """Vehicles that the ego follows, nearest first: brake lights between on and off.
 
     Args:
         stage: the drive.
-        gap_m: from the ego's front to its rear when both stand.
-        pulls_over: it leaves for the lane to the right when the cause ends, at its slow speed.
+        gap_m: from the ego's front to the nearest one's rear when both stand, and between them.
+        count: how many; each takes at most :data:`LEAD_SLOT_M` beside its gap.
+        pulls_over: they leave for the lane to the right when the cause ends, at their slow speed.
     """
-    rng, motion = stage.rng, stage.motion
-    kind = str(rng.choice(["car", "car", "van", "truck"]))
+    rng, times = stage.rng, track_times(stage.total_s)
+    leads: list[Actor] = []
+    front_m = FRONT_M
+    for i in range(count):
+        kind = str(rng.choice(["car", "car", "van", "truck"] if i == 0 else ["car", "van"]))
+        length = SIZES_M[kind][0]
+        earlier_s = LEAD_AHEAD_S * (i + 1)
+        s = np.array([stage.motion.at(float(t) + earlier_s)[0] for t in times])
+        s += front_m + gap_m + length / 2.0
+        front_m += gap_m + length
+        leads.append(
+            Actor(
+                name=f"lead-{i}",
+                kind=kind,
+                color=PAINTS[int(rng.integers(len(PAINTS)))],
+                poses=_pulling_over(stage, s) if pulls_over else track_on_path(stage.path, s),
+                on_s=((stage.on_s, stage.on_s + 2.2 if pulls_over else stage.off_s),),
+                role="lead",
+            )
+        )
+    return leads
+
+
+def _pulling_over(stage: Staging, s_m: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Keep the speed of when the cause ends, and change to the lane on the right around then."""
     times = track_times(stage.total_s)
-    ahead = np.array([motion.at(float(t) + LEAD_AHEAD_S)[0] for t in times])
-    early = times < 0.0
-    s = np.where(early, motion.s_m[0], ahead) + FRONT_M + gap_m + SIZES_M[kind][0] / 2.0
-    brakes = (stage.on_s, stage.off_s)
-    if not pulls_over:
-        poses = track_on_path(stage.path, s)
-    else:
-        held = int(np.searchsorted(times, stage.off_s))
-        s[held:] = s[held] + (s[held] - s[held - 1]) / 0.1 * (times[held:] - times[held])
-        share = np.clip((times - stage.off_s + 1.1) / 1.8, 0.0, 1.0)
-        aside = -stage.layout.lane_m * share * share * (3 - 2 * share)
-        poses = track_on_path(stage.path, s)
-        poses[:, 0] -= np.sin(poses[:, 2]) * aside
-        poses[:, 1] += np.cos(poses[:, 2]) * aside
-        brakes = (stage.on_s, stage.on_s + 2.2)
-    paint = PAINTS[int(rng.integers(len(PAINTS)))]
-    return Actor(name="lead", kind=kind, color=paint, poses=poses, on_s=(brakes,), role="lead")
+    held = int(np.searchsorted(times, stage.off_s))
+    speed = (s_m[held] - s_m[held - 1]) / TRACK_S
+    s_m[held:] = s_m[held] + speed * (times[held:] - times[held])
+    share = np.clip((times - stage.off_s + 1.1) / 1.8, 0.0, 1.0)
+    aside = -stage.layout.lane_m * share * share * (3 - 2 * share)
+    poses = track_on_path(stage.path, s_m)
+    poses[:, 0] -= np.sin(poses[:, 2]) * aside
+    poses[:, 1] += np.cos(poses[:, 2]) * aside
+    return poses
 
 
 def build_crossers(stage: Staging, kind: str, arm: str, across_m: float) -> list[Actor]:
@@ -254,8 +274,3 @@ def build_roadworks(stage: Staging) -> list[Actor]:
         )
     )
     return actors
-
-
-def times_of(motion: Motion) -> float:
-    """Simulated length [s]."""
-    return (len(motion.s_m) - 1) * DT_S

@@ -1,6 +1,8 @@
 """Which drives a split has: what makes the ego act, which way it goes, which case it is.
 
 Shares are laid out evenly and then shuffled, so that a small set is as balanced as a large one.
+Lane changes are left out on purpose: Senna's rule sees one only where more than 4 m sideways stay
+below 5 degrees of bearing, that is from 15 m/s on, and there is no fast road here.
 """
 
 from collections.abc import Mapping
@@ -19,13 +21,13 @@ REGULAR_RECIPES: dict[Recipe, float] = {
     ("red_light", "straight", "full"): 8,
     ("red_light", "straight", "stand"): 5,
     ("red_light", "left", "full"): 5,
-    ("red_light", "left", "stand"): 5,
+    ("red_light", "left", "stand"): 4,
     ("red_light", "right", "full"): 5,
-    ("red_light", "right", "stand"): 5,
+    ("red_light", "right", "stand"): 4,
     ("red_light_lead", "straight", "full"): 5,
     ("red_light_lead", "straight", "stand"): 4,
-    ("red_light_lead", "left", "stand"): 3,
-    ("red_light_lead", "right", "stand"): 3,
+    ("red_light_lead", "left", "stand"): 4,
+    ("red_light_lead", "right", "stand"): 4,
     ("red_light_lead", "left", "full"): 2,
     ("red_light_lead", "right", "full"): 2,
     ("lead_stop", "straight", "full"): 5,
@@ -38,8 +40,8 @@ REGULAR_RECIPES: dict[Recipe, float] = {
     ("oncoming", "left", "stand"): 4,
     ("oncoming", "left", "full"): 2,
     ("green", "straight", "full"): 5,
-    ("green", "left", "full"): 4,
-    ("green", "right", "full"): 4,
+    ("green", "left", "full"): 6,
+    ("green", "right", "full"): 6,
     ("free", "straight", "full"): 2,
 }
 """Relative shares among regular drives."""
