@@ -72,7 +72,9 @@ def test_set_holds_thirteen_tables_images_and_the_sidecar(root):
 def test_workers_make_no_difference(root, tmp_path):
     config = WorldConfig(**{**CONFIG.__dict__, "workers": 2})
     write_world(config, tmp_path / "two")
-    assert files_of(tmp_path / "two") == files_of(root)
+    one, two = files_of(root), files_of(tmp_path / "two")
+    assert one.pop("world.yaml") != two.pop("world.yaml")
+    assert one == two
 
 
 def test_devkit_loads_the_set_and_walks_its_scenes(devkit):
@@ -168,8 +170,8 @@ def test_futures_agree_with_the_devkits_lidar_poses(devkit, root):
 
 def test_interrupted_run_keeps_finished_drives_and_leaves_the_old_set(tmp_path, monkeypatch):
     out = tmp_path / "set"
-    out.mkdir()
-    (out / "old").write_text("good")
+    (out / "v").mkdir(parents=True)
+    (out / "v" / "clkd_keyframes.jsonl").write_text("old")
     real, rendered = generate.write_drive, []
 
     def fails_at_the_second(spec, config, work):
@@ -181,13 +183,13 @@ def test_interrupted_run_keeps_finished_drives_and_leaves_the_old_set(tmp_path, 
     monkeypatch.setattr(generate, "write_drive", fails_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         write_world(CONFIG, out)
-    assert files_of(out) == {"old": b"good"}
+    assert files_of(out) == {"v/clkd_keyframes.jsonl": b"old"}
     again = []
     monkeypatch.setattr(generate, "write_drive", lambda *a: (again.append(a[0].name), real(*a)))
     write_world(CONFIG, out)
     assert rendered[0] not in again
     assert len(again) == 2
-    assert not (out / "old").exists()
+    assert not (out / "v").exists()
 
 
 def test_unfinished_work_of_another_config_is_not_used(tmp_path):
@@ -197,6 +199,14 @@ def test_unfinished_work_of_another_config_is_not_used(tmp_path):
     assert generate.prepare_work_folder(CONFIG, out).joinpath("drives/train-0000.json").exists()
     other = WorldConfig(**{**CONFIG.__dict__, "seed": 9})
     assert not generate.prepare_work_folder(other, out).joinpath("drives/train-0000.json").exists()
+
+
+def test_folder_that_is_no_set_is_never_replaced(tmp_path):
+    (tmp_path / "thesis.txt").write_text("")
+    with pytest.raises(DataError, match="holds files but no world set"):
+        write_world(CONFIG, tmp_path)
+    with pytest.raises(DataError, match="is a file"):
+        write_world(CONFIG, tmp_path / "thesis.txt")
 
 
 def test_place_that_cannot_be_written_is_named(tmp_path):

@@ -4,11 +4,11 @@ import argparse
 import time
 from pathlib import Path
 
-from clkd_core.config import load_config, save_config
+from clkd_core.config import load_config
 from clkd_core.data.keyframes import load_keyframes
 from clkd_core.data.world.config import WorldConfig
 from clkd_core.data.world.generate import write_world
-from clkd_core.data.world.overview import share_lines, write_overview
+from clkd_core.data.world.overview import share_lines
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,9 +32,7 @@ def run(args: argparse.Namespace) -> int:
     begin_s = time.monotonic()
     config = load_config(WorldConfig, args.config, args.overrides)
     drives = write_world(config, args.out)
-    save_config(config, args.out / "world.yaml")
     keyframes = load_keyframes(args.out, config.version, "train")
-    write_overview(keyframes, args.out / "overview.jpg")
     for line in share_lines(keyframes):
         print(line)
     took_s = time.monotonic() - begin_s

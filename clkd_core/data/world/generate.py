@@ -18,10 +18,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from clkd_core.config import config_to_dict
-from clkd_core.data.keyframes import SIDECAR, Keyframe, keyframe_to_json
+from clkd_core.config import config_to_dict, save_config
+from clkd_core.data.keyframes import SIDECAR, Keyframe, keyframe_to_json, load_keyframes
 from clkd_core.data.world.config import WorldConfig
 from clkd_core.data.world.frames import WorldFrame, render_frame
+from clkd_core.data.world.overview import write_overview
 from clkd_core.data.world.render.ground import draw_map_mask
 from clkd_core.data.world.render.renderer import DriveRenderer
 from clkd_core.data.world.scene.build import build_drive, build_layout
@@ -51,8 +52,10 @@ def write_world(config: WorldConfig, out: Path) -> list[DriveSpec]:
         the drives written.
 
     Raises:
-        DataError: the folder cannot be written, or validation would repeat a training layout.
+        DataError: the folder cannot be written or holds something else than a world set, or
+            validation would repeat a training layout.
     """
+    _refuse_other_folders(out)
     refuse_repeated_layouts(config)
     specs = plan_drives(config, "train")
     if config.val_on_disk:
@@ -60,12 +63,22 @@ def write_world(config: WorldConfig, out: Path) -> list[DriveSpec]:
     work = prepare_work_folder(config, out)
     render_drives(specs, config, work)
     _write_tables(specs, config, work)
+    save_config(config, work / "world.yaml")
+    write_overview(load_keyframes(work, config.version, "train"), work / "overview.jpg")
     with replace_folder(out) as fresh:
         for child in work.iterdir():
             if child.name not in ("drives", "work.json"):
                 os.rename(child, fresh / child.name)
     shutil.rmtree(work, ignore_errors=True)
     return specs
+
+
+def _refuse_other_folders(out: Path) -> None:
+    """A set is only ever replaced by a set: never a folder that somebody else filled."""
+    if out.is_file():
+        raise DataError(f"{out} is a file, expected a folder or nothing")
+    if out.is_dir() and any(out.iterdir()) and not any(out.glob(f"*/{SIDECAR}")):
+        raise DataError(f"{out} holds files but no world set, expected a set or an empty folder")
 
 
 def refuse_repeated_layouts(config: WorldConfig) -> None:
