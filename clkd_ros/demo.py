@@ -100,7 +100,10 @@ def demo_steps(config: DemoConfig, configs: Path, out: Path) -> list[Step]:
         Step(
             name="world",
             module="clkd_core.data.world.command",
-            words=("clkd", "world", "--config", str(reads["world"]), "--out", str(world)),
+            words=(
+                *("clkd", "world", "--config", str(reads["world"]), "--out", str(world)),
+                "val_on_disk=true",  # the planner is judged on it
+            ),
             makes=world,
             what="synthetic drives in the nuScenes schema",
             reads=(reads["world"],),
