@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import FakePlanner, one_hot, wait_until
-from ros_graph import MS, Graph, running_graph
+from ros_graph import Graph, running_graph
 
 from clkd_core.errors import CheckpointError
 from clkd_core.types import CAMERAS, META_ACTIONS, Decision
