@@ -223,7 +223,8 @@ def _group_lives(group: int) -> bool:
     return True
 
 
-def test_ctrl_c_ends_all_processes_within_three_seconds(tmp_path):
+@pytest.mark.parametrize("how", ["ctrl-c", "killed parent"])
+def test_interrupt_ends_all_processes_within_three_seconds(tmp_path, how):
     code = (
         "from pathlib import Path\n"
         "from clkd_core.data.world.config import WorldConfig\n"
@@ -243,7 +244,10 @@ def test_ctrl_c_ends_all_processes_within_three_seconds(tmp_path):
     while not (drives.is_dir() and any(drives.iterdir())):
         assert time.monotonic() < deadline, "no drive was written within 30 s"
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
+    if how == "ctrl-c":
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        process.kill()
     deadline = time.monotonic() + 3
     process.wait(timeout=3)
     while _group_lives(process.pid):

@@ -10,8 +10,10 @@ import multiprocessing
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -124,12 +126,14 @@ def render_drives(specs: Sequence[DriveSpec], config: WorldConfig, work: Path) -
         for spec in progress(todo, desc="world", unit="drives"):
             write_drive(spec, config, work)
         return
-    with _pool(workers) as pool:
-        futures = [pool.submit(write_drive, spec, config, work) for spec in todo]
-        for future in progress(
-            as_completed(futures), total=len(todo), desc="world", unit="drives"
-        ):
-            future.result()
+    try:
+        with _pool(workers) as pool:
+            tasks = [pool.submit(write_drive, spec, config, work) for spec in todo]
+            done = progress(as_completed(tasks), total=len(todo), desc="world", unit="drives")
+            for task in done:
+                task.result()
+    except BrokenProcessPool as err:
+        raise DataError("a rendering process was killed; workers=1 needs least memory") from err
 
 
 @contextmanager
@@ -149,7 +153,16 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     cv2.setNumThreads(1)
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed cannot end its workers, and they would wait for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def write_drive(spec: DriveSpec, config: WorldConfig, work: Path) -> None:

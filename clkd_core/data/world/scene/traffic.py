@@ -8,15 +8,13 @@ from clkd_core.data.world.scene.causes import CLOTHES, PAINTS, Staging
 from clkd_core.data.world.scene.layout import crossing_path, lane_path
 from clkd_core.data.world.scene.path import Path2D
 
-_KEEP_AWAY_M = 4.2
+_KEEP_AWAY_M = 3.0
 """Traffic that would come closer than this to the ego or a cause is left out."""
 
 
 def build_traffic(stage: Staging, causes: list[Actor], *, cause: str) -> list[Actor]:
     """Background actors that get in nobody's way."""
-    candidates = _parked(stage) + _walkers(stage) + _behind(stage)
-    if stage.manoeuvre != "left" or cause != "oncoming":
-        candidates += _oncoming(stage)
+    candidates = _parked(stage) + _walkers(stage) + _behind(stage) + _oncoming(stage)
     if cause.startswith("red_light"):
         candidates += _crossing(stage)
     times = track_times(stage.total_s)
@@ -34,7 +32,7 @@ def _ego_track(stage: Staging, times: NDArray[np.float64]) -> NDArray[np.float64
 
 
 def _clear(track: NDArray[np.float64], taken: list[NDArray[np.float64]]) -> bool:
-    return all(np.linalg.norm(track - t, axis=1).min() > _KEEP_AWAY_M - 1.2 for t in taken)
+    return all(np.linalg.norm(track - t, axis=1).min() > _KEEP_AWAY_M for t in taken)
 
 
 def _paint(rng: np.random.Generator) -> tuple[int, int, int]:
@@ -42,6 +40,7 @@ def _paint(rng: np.random.Generator) -> tuple[int, int, int]:
 
 
 def _oncoming(stage: Staging) -> list[Actor]:
+    """None where the ego turns left: there, somebody coming is a reason to wait."""
     rng, layout, times = stage.rng, stage.layout, track_times(stage.total_s)
     if stage.manoeuvre == "left" or "ahead" not in layout.arms:
         return []
