@@ -256,10 +256,10 @@ class Planner(nn.Module):
 
     def _allowed(self, inputs: PlannerInputs) -> Tensor:
         """(B, V) bool: what may be chosen; never empty, the strictest set that is not."""
-        first_mps = self.vocabulary_m[:, 0].norm(dim=-1) / STEP_S
+        first_mps = self.vocabulary_m[:, 0, 0] / STEP_S  # forward; negative backs up
         # From speed v, constant acceleration a gives v + a t / 2 as mean speed of the first step.
         slack_mps = 0.5 * self.config.max_accel_mps2 * STEP_S
-        startable = (first_mps - inputs.speed_mps.abs()[:, None]).abs() <= slack_mps
+        startable = (first_mps - inputs.speed_mps[:, None]).abs() <= slack_mps
         startable |= ~inputs.has_ego[:, None]
         startable |= ~startable.any(dim=-1, keepdim=True)
         obedient = startable & (self.own_action == inputs.action[:, None])

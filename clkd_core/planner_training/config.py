@@ -61,11 +61,11 @@ class PlannerTrainConfig:
     """Softness of the target: it falls by e per this mean squared distance [m^2], > 0."""
     refine_weight: float = 0.5
     """Weight of the correction's L1 loss [1/m], >= 0."""
-    steps: int = 400
+    steps: int = 300
     """Optimizer steps."""
-    batch_size: int = 48
+    batch_size: int = 32
     """Samples in one step."""
-    lr: float = 2e-3
+    lr: float = 4e-3
     """Peak learning rate of AdamW; a cosine after a warm-up over the first tenth."""
     weight_decay: float = 0.02
     """Of AdamW."""

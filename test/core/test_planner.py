@@ -15,6 +15,7 @@ from clkd_core.models.planner import (
     PlannerConfig,
     PlannerInputs,
     PlannerOutput,
+    QueryLayer,
     action_agreement,
     build_inputs,
 )
@@ -76,6 +77,16 @@ def test_a_masked_view_does_not_influence_the_plan(content: float) -> None:
     wanted = scores(planner, inputs._replace(present=present))
     got = scores(planner, inputs._replace(present=present, features=filled))
     torch.testing.assert_close(got, wanted, rtol=0, atol=0)
+
+
+def test_queries_read_masked_tokens_as_if_they_were_not_there() -> None:
+    torch.manual_seed(0)
+    layer, queries, tokens = QueryLayer(16, 2), torch.randn(2, 4, 16), torch.randn(2, 9, 16)
+    readable = torch.ones(2, 9, dtype=torch.bool)
+    readable[:, 5:] = False
+    masked = layer(queries, tokens, readable)
+    torch.testing.assert_close(masked, layer(queries, tokens[:, :5], readable[:, :5]))
+    assert not torch.allclose(masked, layer(queries, tokens, torch.ones_like(readable)))
 
 
 def test_a_present_view_influences_the_plan() -> None:
@@ -197,7 +208,9 @@ def test_a_command_that_no_trajectory_carries_out_is_not_followed() -> None:
     assert choose([0, 5, 6], [15, 0, 0], [0.2, 0.7, 0.1], action=7) == 1
 
 
-@pytest.mark.parametrize(("ego_mps", "wanted"), [(1.4, 0), (1.6, 1), (4.4, 1), (-1.4, 0)])
+@pytest.mark.parametrize(
+    ("ego_mps", "wanted"), [(1.4, 0), (1.6, 1), (4.4, 1), (-1.4, 0), (-2.0, 0)]
+)
 def test_what_cannot_be_started_from_the_present_speed_is_not_chosen(
     ego_mps: float, wanted: int
 ) -> None:

@@ -94,6 +94,13 @@ def test_without_a_decision_no_decision_is_claimed(planner: PlannerEngine) -> No
     assert planner.plan(a_frame(), None).decision_stamp_ns is None
 
 
+@pytest.mark.parametrize("index", [3, 8])
+def test_the_decision_is_followed(planner: PlannerEngine, index: int) -> None:
+    plan = planner.plan(a_frame(ego=None), a_decision(index))
+    asked_m = planner._planner.vocabulary_m[index].numpy()  # the only one that does this action
+    assert np.abs(plan.trajectory.xy_m - asked_m).max() <= 1.5
+
+
 def test_the_same_frame_is_planned_the_same(planner: PlannerEngine) -> None:
     one, two = (planner.plan(a_frame(), a_decision()) for _ in range(2))
     np.testing.assert_array_equal(one.trajectory.xy_m, two.trajectory.xy_m)
