@@ -25,13 +25,13 @@ import psutil
 from clkd_core.config import load_config
 from clkd_core.errors import ClkdError, ConfigError
 from clkd_core.files import sha256_of, shared_folder, write_text_atomic
+from clkd_ros.signals import bind_to_parent, signals_held
 from clkd_ros.sources import hash_sources
 
 ENDING_S = ((signal.SIGINT, 1.2), (signal.SIGTERM, 0.6), (signal.SIGKILL, 0.5))
 """What an interrupted step is sent, and how long it is given [s]; under 3 s in all."""
 
 _LIBC = ctypes.CDLL(None)
-_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -203,23 +203,20 @@ def run_command(words: Sequence[str]) -> int:
         raise ConfigError(f"command is {words[0]!r}, expected one of {sorted(programs)}")
     import_root = str(Path(__file__).resolve().parent.parent)
     paths = [import_root, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    child = subprocess.Popen(
-        [*programs[words[0]], *words[1:]],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)},
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-        preexec_fn=_start_detached,
-    )
+    child: subprocess.Popen[bytes] | None = None
     try:
+        with signals_held():
+            child = subprocess.Popen(
+                [*programs[words[0]], *words[1:]],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)},
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                preexec_fn=bind_to_parent,
+            )
         return child.wait()
     finally:
-        _end_descendants(child.pid)
-
-
-def _start_detached() -> None:
-    """In the child before exec: Ctrl-C works there, and it does not outlive us."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if child is not None:
+            _end_descendants(child.pid)
 
 
 def _end_descendants(group: int) -> None:

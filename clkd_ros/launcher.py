@@ -5,7 +5,6 @@ through :func:`load_system`. Lifecycle transitions go over the control channel t
 :mod:`clkd_ros.node_process` describes: one socket pair a node.
 """
 
-import ctypes
 import difflib
 import json
 import os
@@ -28,6 +27,7 @@ import yaml
 from clkd_core.config import load_config
 from clkd_core.errors import ClkdError, ConfigError
 from clkd_core.files import shared_folder
+from clkd_ros.signals import bind_to_parent, signals_held
 
 CONTROL_FD_VARIABLE = "CLKD_CONTROL_FD"
 """Environment variable that names a node's end of its control socket."""
@@ -36,8 +36,6 @@ ENDING_S = ((signal.SIGINT, 1.5), (signal.SIGTERM, 0.5), (signal.SIGKILL, 0.5))
 """What a node is sent to end it, and how long it is given [s]; under 3 s in all."""
 
 _LAST_LINES = 20
-_LIBC = ctypes.CDLL(None)
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,12 +273,6 @@ def child_environment() -> dict[str, str]:
     }
 
 
-def bind_to_parent() -> None:
-    """In the child before exec: SIGINT works there, and it does not outlive us."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
 class LaunchedSystem:
     """The nodes of a system while they run; a context manager that leaves none behind.
 
@@ -310,7 +302,8 @@ class LaunchedSystem:
     def start(self) -> None:
         """Start every node's process."""
         for spec in self.system.nodes:
-            self.nodes[spec.name] = NodeProcess(spec)
+            with signals_held():
+                self.nodes[spec.name] = NodeProcess(spec)
 
     def wait_active(self, timeout_s: float) -> None:
         """Wait until all nodes are up and every transition has succeeded.

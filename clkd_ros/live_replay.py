@@ -31,12 +31,11 @@ from clkd_core.types import CAMERAS
 from clkd_ros.launcher import (
     LaunchedSystem,
     SystemSpec,
-    bind_to_parent,
     child_environment,
     default_system_file,
     load_system,
 )
-from clkd_ros.signals import release_signals, signals_held
+from clkd_ros.signals import bind_to_parent, signals_held
 
 ACTIVE_TIMEOUT_S = 120.0
 """Loading a model from a slow disk and its first pass on a CPU fit in this."""
@@ -203,13 +202,8 @@ def _start_player(bag: Path) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=_prepare_player,
+        preexec_fn=bind_to_parent,
     )
-
-
-def _prepare_player() -> None:
-    bind_to_parent()
-    release_signals()
 
 
 def _kill(players: "list[subprocess.Popen[str]]") -> None:

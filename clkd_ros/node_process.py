@@ -74,7 +74,7 @@ def run_node(
             _serve_launcher(node, executor)
             if autostart:
                 executor.create_task(_autostart, node)
-            _spin(node, executor, until)
+            _spin(node, executor, until, _stop_on_signals())
         finally:
             _ignore_signals()  # a second SIGINT must not cut the goodbye short
             ended = executor.shutdown(timeout_sec=_LAST_CALLBACK_S)
@@ -93,11 +93,23 @@ def run_node(
     return 0
 
 
-def _spin(node: Any, executor: Any, until: Callable[[Any], bool] | None) -> None:
-    if until is None:
-        executor.spin()
-        return
-    while not until(node):
+def _stop_on_signals() -> threading.Event:
+    """Take SIGINT and SIGTERM over from the middleware: it would shut down under our feet.
+
+    With rclpy's own handlers the context is gone before the node is: a last message, a log line
+    or a timer then raises, and executor threads have been seen to crash.
+    """
+    stop = threading.Event()
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def _spin(
+    node: Any, executor: Any, until: Callable[[Any], bool] | None, stop: threading.Event
+) -> None:
+    while middleware.ok() and not stop.is_set() and not (until and until(node)):
         executor.spin_once(timeout_sec=0.1)
 
 

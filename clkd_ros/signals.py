@@ -1,5 +1,6 @@
 """Start a child process without losing a Ctrl-C, and leave one's own without delay."""
 
+import ctypes
 import logging
 import os
 import signal
@@ -9,6 +10,8 @@ from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 _HELD = (signal.SIGINT, signal.SIGTERM)
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
 
 
 @contextmanager
@@ -17,7 +20,7 @@ def signals_held() -> Iterator[None]:
 
     Python runs hooks around ``fork`` (of ``logging`` and ``random``, for example) and ignores
     what is raised in them: a KeyboardInterrupt there is lost. A child that is started in the
-    block inherits the mask and calls :func:`release_signals` before it runs its program.
+    block inherits the mask; :func:`bind_to_parent` releases it there.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
     try:
@@ -26,9 +29,11 @@ def signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def release_signals() -> None:
-    """In the child, as its ``preexec_fn`` or a part of it."""
+def bind_to_parent() -> None:
+    """As the child's ``preexec_fn``: signals work there, and it does not outlive us."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def leave(code: int) -> NoReturn:

@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _DOMAINS = itertools.count(61 + os.getpid() % 30)
 
 WORKER = """
-    import os, signal, sys, time
+    import os, sys, time
     from clkd_ros.middleware import *
     from clkd_ros.node_process import run_node
 
@@ -55,14 +55,13 @@ WORKER = """
             self.get_logger().info("at work")
             return OK
 
+        def destroy_node(self):
+            if self.mode == "deaf":
+                time.sleep(60)
+            super().destroy_node()
+
     if __name__ == "__main__":
-        def build():
-            node = Worker()
-            if node.mode == "deaf":
-                for number in (signal.SIGINT, signal.SIGTERM):
-                    signal.signal(number, signal.SIG_IGN)
-            return node
-        sys.exit(run_node(build))
+        sys.exit(run_node(Worker))
 """
 
 
