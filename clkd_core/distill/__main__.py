@@ -29,6 +29,9 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ClkdError: the config, the data or a state to resume cannot be used.
     """
+    # OpenMP's threads otherwise spin while they wait: with other processes on the same cores a
+    # step took 16 s in place of 2 (two cores, load 8). Read when torch is first imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Imported late, so that --help and a misspelt option answer at once.
     from clkd_core.config import load_config
     from clkd_core.distill.config import TrainConfig

@@ -86,6 +86,8 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
     """
     # ---- where the run stands -------------------------------------------------------------
     device = _pick_device(config.device)
+    if config.threads:
+        torch.set_num_threads(config.threads)
     state, student_dir = config.out / "state", config.out / "student"
     stage, start_step = _resume_point(config, state) if resume else (STAGES[0], 0)
     if stage == "done":
