@@ -94,7 +94,7 @@ def build_layout(spec: DriveSpec) -> Layout:
         rng,
         spec.manoeuvre,
         crossing=crossing or (spec.cause in ("lead_stop", "free") and rng.random() < 0.4),
-        crosswalk=not mid_block,
+        crosswalk=not mid_block and (crossing or rng.random() < 0.5),
         oncoming=spec.cause == "oncoming",
         lanes=2 if spec.cause == "slow_lead" else 1 if spec.cause == "jaywalker" else None,
     )
@@ -207,7 +207,7 @@ def _stand_off(rng: np.random.Generator, cause: str, queue_m: float) -> float:
     if cause in ("red_light_lead", "lead_stop"):
         return queue_m + 0.5 + (0.0 if cause == "red_light_lead" else float(rng.uniform(0, 25)))
     if cause in ("jaywalker", "animal"):
-        return float(rng.uniform(2.0, 3.0))
+        return float(rng.uniform(1.0, 2.2))
     if cause == "blocked_lane":
         return float(rng.uniform(5.2, 6.0))
     return float(rng.uniform(0.2, 0.9))
@@ -243,7 +243,7 @@ def _build_causes(
         return signal, build_leads(stage, gap_m, queue, pulls_over=spec.cause == "slow_lead")
     if spec.cause in ("pedestrian", "jaywalker", "animal"):
         kind = "animal" if spec.cause == "animal" else "pedestrian"
-        at = layout.box_m + 2.3 if spec.cause == "pedestrian" else layout.stop_line_m - 1.5
+        at = layout.box_m + 2.3 if layout.crosswalk else layout.stop_line_m - 2.3
         return signal, build_crossers(stage, kind, "back", at)
     if spec.cause == "side_pedestrian":
         return signal, build_crossers(stage, "pedestrian", stage.manoeuvre, layout.box_m + 2.3)

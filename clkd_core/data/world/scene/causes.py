@@ -30,7 +30,8 @@ LEAD_AHEAD_S = 0.6
 """A vehicle ahead does everything this much earlier than its follower (Newell's car following)."""
 LEAD_SLOT_M = 8.0
 """Length of the longest vehicle ahead."""
-CLOTHES = ((235, 40, 50), (250, 200, 20), (40, 90, 240), (240, 80, 200), (30, 190, 90))
+CLOTHES = ((240, 60, 200), (30, 140, 250), (250, 215, 30), (140, 60, 230), (250, 250, 250))
+"""Vivid, but neither the red nor the green of a traffic light."""
 PAINTS = (
     (200, 205, 210),
     (60, 65, 75),
