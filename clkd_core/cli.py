@@ -66,8 +66,9 @@ def run_guarded(call: Callable[[], int]) -> int:
 def find_entries(group: str) -> dict[str, str]:
     """What is registered under an entry-point group: name -> ``module`` or ``module:object``.
 
-    Installed packages are asked first; in a source checkout its own ``pyproject.toml`` is read
-    too and wins, so that nothing needs to be installed and nothing can be out of date.
+    Installed packages are asked first; in a source checkout or a colcon workspace our own
+    ``pyproject.toml`` is read too and wins, so that pip needs to install nothing and nothing can
+    be out of date.
     """
     installed = importlib.metadata.entry_points(group=group)
     return {entry.name: entry.value for entry in installed} | _checkout_entries(group)
@@ -111,9 +112,14 @@ def _unwind_once_on_signals() -> None:
 
 
 def _checkout_entries(group: str) -> dict[str, str]:
-    """The table of ``pyproject.toml``, line by line: tomllib came with Python 3.11 only."""
-    path = Path(__file__).resolve().parent.parent / "pyproject.toml"
-    if not path.is_file():
+    """The table of ``pyproject.toml``, line by line: tomllib came with Python 3.11 only.
+
+    It lies beside the package in a checkout, inside it where colcon installed a copy.
+    """
+    package = Path(__file__).resolve().parent
+    places = (package.parent / "pyproject.toml", package / "share" / "pyproject.toml")
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
         return {}
     entries, inside = {}, False
     for line in path.read_text(encoding="utf-8").splitlines():
