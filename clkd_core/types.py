@@ -25,7 +25,7 @@ CAMERAS: tuple[str, ...] = (
     "CAM_BACK_RIGHT",
     "CAM_BACK",
 )
-"""The six views, nuScenes' names in the order of Senna's prompt; every (C, ...) array follows it."""
+"""The six views, in the order of Senna's prompt; every (C, ...) array follows it."""
 
 FUTURE_STEPS = 6
 """T: points of a planned or true future; the first one lies one step ahead of now."""
