@@ -1,6 +1,8 @@
 """The dual system on ROS 2: wiring only, read from config/nodes/dual_system.yaml.
 
 ros2 launch clkd_ros dual_system.launch.py checkpoint:=DIR device:=auto evaluate:=true
+
+As with `clkd launch`, NODE.PARAMETER:=VALUE sets one parameter of one node.
 """
 
 from pathlib import Path
@@ -42,9 +44,11 @@ def generate_launch_description() -> LaunchDescription:
 def start_nodes(context: LaunchContext) -> list:
     """One lifecycle node for each in the file, then its transitions."""
     path = Path(LaunchConfiguration("config").perform(context))
+    named = load_system(path).arguments
     words = [
-        f"{name}:={LaunchConfiguration(name).perform(context)}"
-        for name in load_system(path).arguments
+        f"{name}:={value}"
+        for name, value in context.launch_configurations.items()
+        if name in named or "." in name
     ]
     evaluate = LaunchConfiguration("evaluate").perform(context).lower() == "true"
     system = load_system(path, parse_launch_arguments(words), evaluate=evaluate)

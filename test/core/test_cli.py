@@ -120,9 +120,10 @@ def test_the_table_is_found_where_colcon_installs_it(
     (share / "pyproject.toml").write_text((root / "pyproject.toml").read_text())
     monkeypatch.setattr(cli, "__file__", str(share.parent / "cli.py"))
     assert "bag.play" in cli.find_entries("clkd.verbs")
-    assert "pyproject.toml DESTINATION ${PYTHON_INSTALL_DIR}/clkd_core/share" in (
-        root / "CMakeLists.txt"
-    ).read_text()
+    assert (
+        "pyproject.toml DESTINATION ${PYTHON_INSTALL_DIR}/clkd_core/share"
+        in (root / "CMakeLists.txt").read_text()
+    )
 
 
 def test_every_registered_verb_can_be_asked_for_help(root: Path) -> None:
