@@ -154,8 +154,8 @@ class TrainConfig:
     """Weights, order of the samples and augmentation follow from it."""
     device: str = "auto"
     """``auto`` takes CUDA where there is one; or a torch device."""
-    threads: int = 0
-    """Threads one operation is split over; 0 takes torch's choice. Tiny models want 1."""
+    cpu_parts: int = 2
+    """Parts of a batch that a CPU computes at the same time, one thread or more each."""
     bf16: bool = True
     """Compute in bfloat16 under autocast; weights stay float32."""
     vocab_size: int = 4096
@@ -181,8 +181,8 @@ class TrainConfig:
     release: ReleaseConfig = field(default_factory=ReleaseConfig)
 
     def __post_init__(self) -> None:
-        if self.threads < 0:
-            raise ValueError(f"threads is {self.threads}, expected >= 0")
+        if self.cpu_parts < 1:
+            raise ValueError(f"cpu_parts is {self.cpu_parts}, expected >= 1")
         if self.log_every_steps < 1 or self.save_every_steps < 0 or self.questions_per_sample < 0:
             raise ValueError("log_every_steps must be >= 1, save_every_steps and questions >= 0")
         if self.model.moe is not None:

@@ -6,6 +6,7 @@ regular samples only; the student, cut out of it, sees all.
 
 import logging
 import math
+import os
 import resource
 import shutil
 import sys
@@ -32,6 +33,7 @@ from clkd_core.distill.losses import (
     mean_token_loss,
     select_hard,
 )
+from clkd_core.distill.parts import PartedModel
 from clkd_core.distill.run import (
     MetricsLog,
     Progress,
@@ -58,7 +60,6 @@ from clkd_core.metrics.ego_status import fit_ego_status_baseline
 from clkd_core.models.checkpoint import load_checkpoint, save_checkpoint
 from clkd_core.models.halving import halve
 from clkd_core.models.llama_vlm import LlamaVlm
-from clkd_core.models.moe import expert_usage, iter_moe_ffns, load_balance_loss, router_z_loss
 from clkd_core.models.tokenizer import train_tokenizer
 from clkd_core.models.vlm import DrivingVlm, count_parameters
 from clkd_core.progress import progress
@@ -86,8 +87,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
     """
     # ---- where the run stands -------------------------------------------------------------
     device = _pick_device(config.device)
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.cpu_parts))
     state, student_dir = config.out / "state", config.out / "student"
     stage, start_step = _resume_point(config, state) if resume else (STAGES[0], 0)
     if stage == "done":
@@ -190,18 +190,16 @@ def train_teacher(
     """Plain fine-tuning: mean cross-entropy over all answer tokens."""
     course = config.teacher
     weights = balance_weights(samples.keyframes, course.balance)
-    teacher.train()
+    parted = PartedModel(teacher.train(), _parts(config, teacher), bf16=config.bf16)
     clock = _Clock("teacher", course.steps)
     for step in _steps(start_step, course.steps, "train teacher"):
         lr = _set_lr(optimizer, course, step)
         batch = _draw_batch(samples, weights, teacher, config, course, stage=0, step=step)
-        with _autocast(config, batch.views.device):
-            present, text = batch.present, batch.text
-            scene = teacher.scene_tokens(teacher.encode_views(batch.views, present), present)
-            logits = teacher.answer_logits(scene, text)
+        text = batch.text
+        logits = parted.forward(batch).logits
         loss = mean_token_loss(answer_token_loss(logits, text.targets), text.keep)
         _check_finite(loss, "teacher", step, batch)
-        grad_norm = _update(loss, teacher, optimizer, config.max_grad_norm)
+        grad_norm = _update(loss, parted, optimizer, config.max_grad_norm)
 
         if clock.tick(course.batch_size) and _is_due(step, course.steps, config.log_every_steps):
             values = {"loss": loss.item(), "lr": lr, "grad_norm": grad_norm}
@@ -225,17 +223,15 @@ def distil_student(
     """CLKD: hard tokens of hard samples, and a teacher that lets go (Eq. 7)."""
     course, moe, release = config.distill, config.student.moe, config.release.schedule()
     weights = balance_weights(samples.keyframes, course.balance)
-    student.train()
-    teacher.eval()
+    parted = PartedModel(student.train(), _parts(config, student), bf16=config.bf16)
+    parted_teacher = PartedModel(teacher.eval(), _parts(config, teacher), bf16=config.bf16)
     clock = _Clock("distill", course.steps)
     for step in _steps(start_step, course.steps, "distil student"):
         lr = _set_lr(optimizer, course, step)
         alpha = release.alpha(step)
         batch = _draw_batch(samples, weights, student, config, course, stage=1, step=step)
-        present, text = batch.present, batch.text
-        with _autocast(config, batch.views.device):
-            scene = student.scene_tokens(student.encode_views(batch.views, present), present)
-            logits = student.answer_logits(scene, text)
+        text = batch.text
+        logits, router_terms, usage = parted.forward(batch)
 
         # Loss_H2G: every hard token of every hard sample, once (Eq. 3-5)
         token_loss = answer_token_loss(logits, text.targets)
@@ -248,16 +244,14 @@ def distil_student(
         # Loss_KD: all answer tokens of all samples, while the teacher is still asked
         kd = torch.zeros_like(h2g)
         if alpha >= config.release.min_alpha:
-            with torch.no_grad(), _autocast(config, batch.views.device):
-                seen = teacher.scene_tokens(teacher.encode_views(batch.views, present), present)
-                soft_labels = teacher.answer_logits(seen, text)
+            soft_labels = parted_teacher.infer(batch)
             kd = distill_kl(logits, soft_labels, text.keep, temperature=config.release.temperature)
 
         # the routers' own terms: use all experts, keep logits small
-        balance, router_z, usage = _router_terms(student, scene, text.ids)
+        balance, router_z = router_terms
         loss = h2g + alpha * kd + moe.balance_weight * balance + moe.router_z_weight * router_z
         _check_finite(loss, "distill", step, batch)
-        grad_norm = _update(loss, student, optimizer, config.max_grad_norm)
+        grad_norm = _update(loss, parted, optimizer, config.max_grad_norm)
 
         if clock.tick(course.batch_size) and _is_due(step, course.steps, config.log_every_steps):
             terms = {"loss": loss.item(), "h2g": h2g.item(), "kd": kd.item(), "alpha": alpha}
@@ -341,8 +335,9 @@ def _pick_device(name: str) -> torch.device:
         raise ConfigError(f"device is {name!r}, expected auto or a torch device") from err
 
 
-def _autocast(config: TrainConfig, device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=config.bf16)
+def _parts(config: TrainConfig, model: nn.Module) -> int:
+    """Parts of a batch; only a CPU gains from more than one."""
+    return config.cpu_parts if next(model.parameters()).device.type == "cpu" else 1
 
 
 def _build_optimizer(model: nn.Module, course: CourseConfig) -> torch.optim.Optimizer:
@@ -385,11 +380,12 @@ def _draw_batch(
 
 
 def _update(
-    loss: Tensor, model: nn.Module, optimizer: torch.optim.Optimizer, max_norm: float
+    loss: Tensor, parted: PartedModel, optimizer: torch.optim.Optimizer, max_norm: float
 ) -> float:
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    norm = nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+    parted.backward()
+    norm = nn.utils.clip_grad_norm_(parted.model.parameters(), max_norm)
     optimizer.step()
     return norm.item()
 
@@ -400,22 +396,6 @@ def _check_finite(loss: Tensor, stage: str, step: int, batch: Batch) -> None:
             f"{stage} step {step}: loss is {loss.item()}, expected a finite number; "
             f"samples {', '.join(batch.sample_tokens)}"
         )
-
-
-def _router_terms(
-    student: LlamaVlm, scene: Tensor, ids: Tensor
-) -> tuple[Tensor, Tensor, list[float]]:
-    """Load-balancing and z-loss averaged over layers, and each expert's share of the tokens."""
-    of_scene = torch.ones(scene.shape[:2], dtype=torch.bool, device=ids.device)
-    valid = torch.cat([of_scene, ids != student.tokenizer.pad_id], dim=1)
-    routings = [moe.routing for moe in iter_moe_ffns(student) if moe.routing is not None]
-    if not routings:
-        return scene.new_zeros(()), scene.new_zeros(()), []
-    balance = torch.stack([load_balance_loss(routing, valid) for routing in routings]).mean()
-    router_z = torch.stack([router_z_loss(routing, valid) for routing in routings]).mean()
-    with torch.no_grad():
-        usage = torch.stack([expert_usage(routing, valid) for routing in routings]).mean(dim=0)
-    return balance, router_z, [round(share, 4) for share in usage.tolist()]
 
 
 def _hard_shares(

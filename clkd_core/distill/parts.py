@@ -1,0 +1,182 @@
+"""A batch computed in parts, one thread each: both cores busy without waiting for each other.
+
+Splitting single operations over threads makes them meet thousands of times a step, which is
+ruinous where other processes want the same cores. Here they meet once. The parts' models share
+their weights; gradients and normalisation statistics are each part's own and are joined in a
+fixed order, so that a step's result does not depend on timing.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import pairwise
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from clkd_core.distill.samples import Batch
+from clkd_core.models.llama_vlm import LlamaVlm
+from clkd_core.models.moe import expert_usage, iter_moe_ffns, load_balance_loss, router_z_loss
+from clkd_core.models.vlm import TextBatch
+
+T = TypeVar("T")
+
+
+class Outputs(NamedTuple):
+    """What a forward pass over a whole batch gave; losses are computed on these."""
+
+    logits: Tensor
+    """(B, K, V) for the answer tokens."""
+    router_terms: Tensor
+    """(2,) float32: load-balancing and z-loss, means over layers; zero for a dense model."""
+    usage: tuple[float, ...]
+    """Share of the tokens of each routed expert, mean over layers; empty for a dense model."""
+
+
+class PartedModel:
+    """A model and its copies with shared weights, one per part of the batch."""
+
+    def __init__(self, model: LlamaVlm, parts: int, *, bf16: bool) -> None:
+        """Make ``parts - 1`` copies of ``model``; its mode is theirs.
+
+        Raises:
+            ValueError: parts is not positive.
+        """
+        if parts < 1:
+            raise ValueError(f"parts is {parts}, expected at least 1")
+        self.model = model
+        self._models = [model, *(_with_shared_weights(model) for _ in range(parts - 1))]
+        self._bf16 = bf16
+        self._pool = ThreadPoolExecutor(parts, "part") if parts > 1 else None
+        self._pending: list[tuple[Tensor, Tensor]] = []
+        self._joined: Outputs | None = None
+
+    def forward(self, batch: Batch) -> Outputs:
+        """Run the batch; the outputs are leaves: call :meth:`backward` after the loss's own."""
+        parts = self._split(batch)
+        results = self._run([partial(self._forward_part, m, b) for m, b in parts])
+        self._pending = [(logits, terms) for logits, terms, _ in results]
+        usages = [usage for _, _, usage in results]
+        self._joined = Outputs(
+            torch.cat([logits.detach() for logits, _ in self._pending]).requires_grad_(),
+            torch.stack([terms.detach() for _, terms in self._pending]).mean(0).requires_grad_(),
+            tuple(round(sum(shares) / len(shares), 4) for shares in zip(*usages, strict=True)),
+        )
+        return self._joined
+
+    def infer(self, batch: Batch) -> Tensor:
+        """(B, K, V) logits without a gradient: what a teacher says."""
+        parts = self._split(batch)
+        return torch.cat(self._run([partial(self._infer_part, m, b) for m, b in parts]))
+
+    def backward(self) -> None:
+        """Carry the gradient of the outputs to the weights and join the parts' results."""
+        assert self._joined is not None  # forward comes first
+        logits_grad = self._joined.logits.grad
+        assert logits_grad is not None  # and so does the loss's own backward
+        terms_grad = self._joined.router_terms.grad
+        rows = [len(logits) for logits, _ in self._pending]
+        calls = [
+            partial(_backward_part, part, grad, terms_grad, len(rows))
+            for part, grad in zip(self._pending, torch.split(logits_grad, rows), strict=True)
+        ]
+        self._run(calls)
+        self._pending, self._joined = [], None
+        self._join_gradients()
+        self._join_statistics()
+
+    def _forward_part(
+        self, model: LlamaVlm, batch: Batch
+    ) -> tuple[Tensor, Tensor, tuple[float, ...]]:
+        with torch.autocast(batch.views.device.type, torch.bfloat16, enabled=self._bf16):
+            scene = model.scene_tokens(
+                model.encode_views(batch.views, batch.present), batch.present
+            )
+            logits = model.answer_logits(scene, batch.text)
+        terms, usage = _router_terms(model, scene.shape[1], batch.text.ids)
+        return logits.float(), terms, usage
+
+    def _infer_part(self, model: LlamaVlm, batch: Batch) -> Tensor:
+        with torch.no_grad():  # per thread, like autocast
+            return self._forward_part(model, batch)[0]
+
+    def _split(self, batch: Batch) -> list[tuple[LlamaVlm, Batch]]:
+        """Rows in order, as evenly as they go; a batch smaller than the parts leaves some idle."""
+        count = min(len(self._models), len(batch.sample_tokens))
+        bounds = [len(batch.sample_tokens) * i // count for i in range(count + 1)]
+        return [
+            (model, _rows(batch, slice(start, end)))
+            for model, (start, end) in zip(self._models, pairwise(bounds), strict=False)
+        ]
+
+    def _run(self, calls: Sequence[Callable[[], T]]) -> list[T]:
+        if self._pool is None:
+            return [call() for call in calls]
+        futures = [self._pool.submit(call) for call in calls]
+        return [future.result() for future in futures]
+
+    def _join_gradients(self) -> None:
+        for shared in zip(*(m.parameters() for m in self._models), strict=True):
+            for parameter in shared[1:]:
+                if parameter.grad is None:
+                    continue
+                if shared[0].grad is None:
+                    shared[0].grad = parameter.grad
+                else:
+                    shared[0].grad.add_(parameter.grad)
+                parameter.grad = None
+
+    @torch.no_grad()
+    def _join_statistics(self) -> None:
+        """Every part takes the mean of all parts' running statistics."""
+        for shared in zip(*(m.buffers() for m in self._models), strict=True):
+            if len(shared) > 1 and shared[0].is_floating_point():
+                mean = torch.stack(shared).mean(dim=0)
+                for statistic in shared:
+                    statistic.copy_(mean)
+
+
+def _with_shared_weights(model: LlamaVlm) -> LlamaVlm:
+    twin = copy.deepcopy(model)
+    for ours, theirs in zip(twin.parameters(), model.parameters(), strict=True):
+        ours.data = theirs.data
+    return twin
+
+
+def _backward_part(
+    part: tuple[Tensor, Tensor], logits_grad: Tensor, terms_grad: Tensor | None, parts: int
+) -> None:
+    logits, terms = part
+    if terms_grad is None or not terms.requires_grad:
+        torch.autograd.backward([logits], [logits_grad])
+    else:
+        torch.autograd.backward([logits, terms], [logits_grad, terms_grad / parts])
+
+
+def _rows(batch: Batch, rows: slice) -> Batch:
+    text = TextBatch(batch.text.ids[rows], batch.text.answer_at[rows], batch.text.keep[rows])
+    return Batch(
+        views=batch.views[rows],
+        present=batch.present[rows],
+        text=text,
+        is_corner=batch.is_corner[rows],
+        sample_tokens=batch.sample_tokens[rows],
+    )
+
+
+def _router_terms(
+    model: LlamaVlm, scene_tokens: int, ids: Tensor
+) -> tuple[Tensor, tuple[float, ...]]:
+    """(2,) load-balancing and z-loss averaged over layers, and each expert's share of tokens."""
+    of_scene = torch.ones(len(ids), scene_tokens, dtype=torch.bool, device=ids.device)
+    valid = torch.cat([of_scene, ids != model.tokenizer.pad_id], dim=1)
+    routings = [moe.routing for moe in iter_moe_ffns(model) if moe.routing is not None]
+    if not routings:
+        return torch.zeros(2, device=ids.device), ()
+    balance = torch.stack([load_balance_loss(routing, valid) for routing in routings]).mean()
+    router_z = torch.stack([router_z_loss(routing, valid) for routing in routings]).mean()
+    with torch.no_grad():
+        usage = torch.stack([expert_usage(routing, valid) for routing in routings]).mean(dim=0)
+    return torch.stack([balance, router_z]), tuple(usage.tolist())
