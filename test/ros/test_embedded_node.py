@@ -53,6 +53,25 @@ def test_subscription_gets_messages_in_order_with_their_source_stamp(graph: Embe
     assert before_ns <= info["source_timestamp"] <= info["received_timestamp"] <= time.time_ns()
 
 
+def test_endpoints_carry_the_type_hash_by_which_ros_2_knows_std_msgs_string(
+    graph: EmbeddedGraph,
+) -> None:
+    from cyclonedds.builtin import BuiltinDataReader, BuiltinTopicDcpsPublication
+    from cyclonedds.qos import Policy
+
+    graph.start()
+    node = graph.node("talker")
+    publisher = node.create_publisher(String, "/chat", 1)
+    reader = BuiltinDataReader(graph.context.wire.participant, BuiltinTopicDcpsPublication)
+    found = [each for each in reader.take(100) if each.topic_name == "rt/chat"]
+    assert publisher.topic_name == "/chat"
+    # As `ros2 topic info -v` prints it for a publisher of ROS 2 Jazzy's own.
+    of_jazzy = "df668c740482bbd48fb39d76a70dfd4bd59db1288021743503259e948f6b1a18"
+    assert [each.qos[Policy.Userdata].data for each in found] == [
+        f"typehash=RIHS01_{of_jazzy};".encode()
+    ]
+
+
 def test_callback_that_takes_one_argument_gets_the_message_alone(graph: EmbeddedGraph) -> None:
     graph.start()
     node, got = graph.node(), []

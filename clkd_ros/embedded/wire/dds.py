@@ -22,6 +22,7 @@ from cyclonedds.sub import DataReader
 from cyclonedds.topic import Topic
 
 from clkd_core.errors import ConfigError
+from clkd_ros.embedded.wire.message_types import type_store
 from clkd_ros.embedded.wire.qos import POLICY_NAMES, QoSProfile, dds_qos
 
 MAX_DOMAIN_ID = 232
@@ -184,7 +185,7 @@ class RawWriter:
 
     def __init__(self, wire: Wire, dds_name: str, dds_type: str, profile: QoSProfile) -> None:
         topic = wire.topic(dds_name, dds_type)
-        self._writer: Any = DataWriter(wire.participant, topic, dds_qos(profile))
+        self._writer: Any = DataWriter(wire.participant, topic, _endpoint_qos(profile, dds_type))
         self._sample = _stand_in(dds_type)
         self._mismatches = 0
 
@@ -233,7 +234,7 @@ class RawReader:
 
     def __init__(self, wire: Wire, dds_name: str, dds_type: str, profile: QoSProfile) -> None:
         topic = wire.topic(dds_name, dds_type)
-        self._reader: Any = DataReader(wire.participant, topic, dds_qos(profile))
+        self._reader: Any = DataReader(wire.participant, topic, _endpoint_qos(profile, dds_type))
         state = ViewState.Any | SampleState.NotRead | InstanceState.Any
         self.condition: Any = ReadCondition(self._reader, state)
         self._mismatches = 0
@@ -265,6 +266,19 @@ class RawReader:
         """Withdraw from the network."""
         self.condition = None
         self._reader = None
+
+
+def _endpoint_qos(profile: QoSProfile, dds_type: str) -> Qos:
+    return dds_qos(profile, user_data=_type_hash(dds_type))
+
+
+@cache
+def _type_hash(dds_type: str) -> bytes:
+    """How ROS 2 names a version of a type (REP 2016); without it, it warns of each endpoint."""
+    try:
+        return f"typehash={type_store().hash_rihs01(ros_type_name(dds_type))};".encode()
+    except KeyError:
+        return b""  # a type that only its bag knows
 
 
 def _policy_name(status: Any) -> str:
