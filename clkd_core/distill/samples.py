@@ -5,6 +5,7 @@ killed goes on with exactly the batches it would have seen.
 """
 
 import hashlib
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ def load_samples(
     samples = _decode_samples(keyframes, size_hw, workers)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".part.npz")
+        temporary = path.with_name(f"{path.stem}.{os.getpid()}.part.npz")
         np.savez(temporary, views=samples.views, present=samples.present)
         temporary.replace(path)
     return samples
