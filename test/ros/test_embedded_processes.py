@@ -19,6 +19,7 @@ from fakes import wait_until
 pytest.importorskip("cyclonedds", reason="the embedded middleware needs cyclonedds")
 
 from clkd_ros import middleware
+from clkd_ros.launcher import child_environment
 from clkd_ros.messages import CompressedImage, MetaAction, String
 from clkd_ros.middleware import (
     DurabilityPolicy,
@@ -28,7 +29,6 @@ from clkd_ros.middleware import (
     qos_profile_sensor_data,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _DOMAINS = itertools.count(1 + os.getpid() % 30)
 
@@ -48,7 +48,7 @@ class Peer:
         file.write_text(PREAMBLE + textwrap.dedent(script))
         self.process = subprocess.Popen(
             [sys.executable, str(file)],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env=child_environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -246,12 +246,12 @@ def test_nodes_verb_names_the_middleware_and_what_it_sees(node: Any) -> None:
     node.create_publisher(String, "/chat", qos_profile_sensor_data)
     done = subprocess.run(
         [sys.executable, "-m", "clkd_core.cli", "nodes", "--wait", "0.5"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=child_environment(),
         capture_output=True,
         text=True,
         timeout=20,
     )
     assert done.returncode == 0, done.stderr
-    assert "middleware: embedded" in done.stdout
+    assert f"middleware: {middleware.which()}" in done.stdout
     assert "tester" in done.stdout
     assert "/chat [std_msgs/msg/String] 1 -> 0" in done.stdout

@@ -69,7 +69,7 @@ WORKER = """
 def worker_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A node's module that children can import, on a domain of its own."""
     (tmp_path / "clkd_test_worker.py").write_text(textwrap.dedent(WORKER))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setenv("ROS_DOMAIN_ID", str(next(_DOMAINS) % 100))
     return "clkd_test_worker"
 
