@@ -158,7 +158,7 @@ class _Player:
             self._play_once()
             while self._config.loop:
                 self._play_once()
-        except _InterruptedError:
+        except (_InterruptedError, KeyboardInterrupt):  # the latter where rclpy hands it on
             return self._result(start_s, finished=False)
         result = self._result(start_s, finished=True)
         for publisher in self._publishers.values():
