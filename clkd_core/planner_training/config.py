@@ -74,7 +74,7 @@ class PlannerTrainConfig:
     device: str = "auto"
     """``cpu``, ``cuda``, or ``auto``: CUDA where there is one."""
     threads: int | None = None
-    """Threads of torch on the CPU; null leaves its default."""
+    """Threads of torch that train on the CPU; null leaves its default."""
     log_every: int = 50
     """Steps between two progress lines."""
 

@@ -42,9 +42,13 @@ def train_planner(config: PlannerTrainConfig) -> tuple[Path, PlannerScores]:
     data = config.data
     train = _thinned(load_keyframes(data.root, data.version, "train"), data.max_keyframes)
     val = load_keyframes(data.root, data.version, "val")
-    engine = Engine.from_checkpoint(config.student, device=config.device, threads=config.threads)
+    threads = config.threads or torch.get_num_threads()
+    # One frame is too little work to share: on two busy cores two threads took 11 s where one
+    # took 1 s, waiting for each other after every layer. Batches of the planner are worth it.
+    engine = Engine.from_checkpoint(config.student, device=config.device, threads=1)
     train_set = encode_keyframes(train, engine, desc="encode training views")
     val_set = encode_keyframes(val, engine, desc="encode validation views")
+    torch.set_num_threads(threads)
     folder = config.student / FOLDER
     with replace_folder(folder) as part:
         planner, records = fit_planner(config, train_set, device=engine.device)
