@@ -25,6 +25,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from clkd_core.errors import ClkdError, ConfigError
+from clkd_core.process import leave
 
 EXIT_EXPECTED_FAILURE = 2
 EXIT_INTERRUPTED = 130
@@ -39,6 +40,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code as :func:`run_guarded`, 1 being a verb's own verdict."""
     words = list(sys.argv[1:] if argv is None else argv)
     return run_guarded(lambda: _run_verb(words, find_entries("clkd.verbs")))
+
+
+def script() -> NoReturn:
+    """What the ``clkd`` script does: :func:`main`, and after Ctrl-C straight out."""
+    end_process(main())
+
+
+def end_process(code: int) -> NoReturn:
+    """Exit with ``code``; when interrupted, without waiting for torch and its threads."""
+    if code == EXIT_INTERRUPTED:
+        leave(code)
+    sys.exit(code)
 
 
 def run_guarded(call: Callable[[], int]) -> int:
@@ -222,4 +235,4 @@ def _version() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script()

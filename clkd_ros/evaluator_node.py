@@ -12,13 +12,13 @@ from typing import Any
 
 from clkd_core.errors import ClkdError, FrameError
 from clkd_core.metrics.frames import DEADLINE_MS, write_frames
+from clkd_core.process import leave
 from clkd_core.runtime.ledger import KeyframeLedger
 from clkd_ros import convert, messages, sightings
 from clkd_ros.inputs import LATCHED, LOG_EVERY_S, InputConfig, camera_topic
 from clkd_ros.middleware import GIVES_MESSAGE_INFO, LifecycleNode, State, TransitionCallbackReturn
 from clkd_ros.node_process import run_node
 from clkd_ros.params import RANGE, declare_params
-from clkd_ros.signals import leave
 
 _CHECK_PERIOD_S = 0.25
 _SETTLE_NS = 1_000_000_000

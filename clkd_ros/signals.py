@@ -1,13 +1,9 @@
-"""Start a child process without losing a Ctrl-C, and leave one's own without delay."""
+"""Start a child process without losing a Ctrl-C and without ever leaving it behind."""
 
 import ctypes
-import logging
-import os
 import signal
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import NoReturn
+from contextlib import contextmanager
 
 _HELD = (signal.SIGINT, signal.SIGTERM)
 _LIBC = ctypes.CDLL(None)
@@ -34,16 +30,3 @@ def bind_to_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def leave(code: int) -> NoReturn:
-    """End the process now; for a main module whose files and network are closed already.
-
-    Python's own way out takes torch apart first: 1 to 3 s on a busy machine, longer than a
-    launcher waits before it kills.
-    """
-    logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(code)

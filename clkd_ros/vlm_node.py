@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from clkd_core.errors import ClkdError, FrameError
+from clkd_core.process import leave
 from clkd_core.runtime.deadline import NewestOnly
 from clkd_core.runtime.health import Health
 from clkd_core.types import Decision, SurroundFrame
@@ -16,7 +17,6 @@ from clkd_ros.inputs import LOG_EVERY_S, FrameInputs, InputConfig, TimedFrame
 from clkd_ros.middleware import LifecycleNode, State, TransitionCallbackReturn
 from clkd_ros.node_process import run_node
 from clkd_ros.params import RANGE, declare_params
-from clkd_ros.signals import leave
 
 
 @dataclass(frozen=True, kw_only=True)

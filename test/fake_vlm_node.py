@@ -2,9 +2,9 @@
 
 from fakes import FakeEngine
 
+from clkd_core.process import leave
 from clkd_core.types import META_ACTIONS
 from clkd_ros.node_process import run_node
-from clkd_ros.signals import leave
 from clkd_ros.vlm_node import VlmNode
 
 ANSWER = META_ACTIONS[6]

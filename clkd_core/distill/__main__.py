@@ -1,16 +1,14 @@
-"""train a teacher, distil its half-size student, judge both
+"""Train a teacher, distil its half-size student, judge both.
 
 Also ``python -m clkd_core.distill CONFIG [key=value ...] [--resume]``.
 """
 
 import argparse
-import logging
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from clkd_core.errors import ClkdError
+from clkd_core.cli import end_process, run_guarded
 
 SHORT_KEYS = {"alpha0": "release.alpha0", "gamma": "release.gamma"}
 """The paper's symbols, accepted on the command line without their section."""
@@ -51,16 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add_arguments(parser)
     args = parser.parse_intermixed_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("clkd_core").setLevel(logging.INFO)
-    try:
-        return run(args)
-    except ClkdError as err:
-        print(f"clkd: error: {err}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.flush()
-        os._exit(130)  # threads of a half-done decode need not be waited for
+    return run_guarded(lambda: run(args))
 
 
 def _full_key(word: str) -> str:
@@ -69,4 +58,4 @@ def _full_key(word: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())

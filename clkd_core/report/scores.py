@@ -10,13 +10,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from clkd_core.metrics.baselines import constant_velocity_trajectory, majority_action
+from clkd_core.metrics.baselines import majority_action
 from clkd_core.metrics.frames import FrameRow, Outcome, compute_point_distances
 from clkd_core.metrics.intervals import Interval
 from clkd_core.metrics.meta_action import ActionScores, score_actions
 from clkd_core.metrics.planning import L2Scores, score_l2
 from clkd_core.metrics.rsdr import DEADLINES_MS, rsdr_curve
+from clkd_core.models.trajectories import constant_velocity_trajectory
 from clkd_core.report.provenance import Provenance
+from clkd_core.types import EgoState, Trajectory
 
 NOT_LABELLED = "not labelled"
 NOT_MEASURED = "not measured"
@@ -238,16 +240,22 @@ def _score_rsdr(
     return curves
 
 
+def _constant_velocity(row: FrameRow) -> Trajectory:
+    """At today's speed and rate of turn; straight ahead where no rate is known."""
+    yaw_rate = row.yaw_rate_radps if math.isfinite(row.yaw_rate_radps) else 0.0
+    return constant_velocity_trajectory(
+        EgoState(stamp_ns=row.stamp_ns, speed_mps=row.speed_mps, yaw_rate_radps=yaw_rate)
+    )
+
+
 def _score_plans(rows: Sequence[FrameRow], seed: int) -> dict[str, dict[str, L2Scores]]:
-    """The straight line is scored on the planner's frames, or on all where nothing planned."""
+    """Constant velocity is scored on the planner's frames, or on all where nothing planned."""
     planned = [row for row in rows if row.point_distances_m is not None]
     comparable = [
         row for row in planned or rows if row.truth is not None and math.isfinite(row.speed_mps)
     ]
-    straight = [
-        replace(row, plan=constant_velocity_trajectory(row.speed_mps)) for row in comparable
-    ]
-    models = {"planner": planned, "constant_velocity": straight}
+    steady = [replace(row, plan=_constant_velocity(row)) for row in comparable]
+    models = {"planner": planned, "constant_velocity": steady}
     return {
         model: {
             case: _score_l2(part, seed)
