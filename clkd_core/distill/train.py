@@ -93,6 +93,8 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
     if stage == "done":
         log.info("%s is finished: %s", config.out, student_dir)
         return student_dir
+    if not resume:
+        shutil.rmtree(state, ignore_errors=True)  # of an earlier run: not ours to resume
     done_steps = {"teacher": config.teacher.steps, "distill": config.distill.steps}
     metrics = MetricsLog(
         config.out / "metrics.jsonl",

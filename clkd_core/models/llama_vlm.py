@@ -39,8 +39,9 @@ class LanguageConfig:
     """Attention heads."""
     ffn_size: int = 352
     """Inner width of the feed-forward layers."""
-    init_std: float = 0.02
-    """Standard deviation of fresh weights."""
+    init_std: float = 0.06
+    """Standard deviation of fresh weights; 0.02, usual for large models, is too small here: at
+    128 wide and 240 steps a teacher reached macro-F1 0.45 with it and 0.77 with 0.06."""
     attention: Literal["eager", "sdpa"] = "eager"
     """On a CPU the plain products are 4 x faster than torch's fused kernel and its gradient."""
 
