@@ -43,15 +43,13 @@ class AugmentConfig:
     """Share of samples whose route reads "unknown"."""
     brightness: float = 0.2
     """Gain of the pixels varies by up to this share, contrast likewise."""
-    shift_px: int = 4
-    """Views are shifted by up to this many pixels along both axes."""
+    zoom: float = 0.15
+    """Views lose up to this share of each side, cut off at random, and are enlarged again."""
 
     def __post_init__(self) -> None:
-        for name in ("mirror", "drop_views", "drop_ego", "drop_command", "brightness"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected 0..1")
-        if self.shift_px < 0:
-            raise ValueError(f"shift_px is {self.shift_px}, expected >= 0")
+        for name, value in vars(self).items():
+            if not 0.0 <= value <= 1.0:
+                raise ValueError(f"{name} is {value}, expected 0..1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from clkd_core.data.keyframes import Keyframe, surround_frame
 from clkd_core.data.prompts import (
@@ -309,10 +310,12 @@ def _draw_kept_views(count: int, drop_share: float, rng: np.random.Generator) ->
 
 
 def _vary_pixels(views: Tensor, augment: AugmentConfig, rng: np.random.Generator) -> Tensor:
-    """Gain, contrast and shift, one draw per sample for all its views."""
-    if augment.shift_px:
-        for row, (down, right) in enumerate(_draw_shifts(len(views), augment.shift_px, rng)):
-            views[row] = torch.roll(views[row], (down, right), dims=(-2, -1))
+    """Crop, gain and contrast, one draw per sample for all its views."""
+    if augment.zoom:
+        pixels = torch.empty(views.shape)
+        for row, (zoom, down, right) in enumerate(rng.random((len(views), 3))):
+            pixels[row] = _crop(views[row], zoom * augment.zoom, float(down), float(right))
+        views = pixels
     if not augment.brightness:
         return views
     low, high = 1.0 - augment.brightness, 1.0 + augment.brightness
@@ -322,11 +325,16 @@ def _vary_pixels(views: Tensor, augment: AugmentConfig, rng: np.random.Generator
     )
     grey = 110.0  # about the mean of a daylight image
     # x -> gain * ((x - grey) * contrast + grey), in one multiplication and one addition
-    return (views.float().mul_(gain * contrast).add_(gain * grey * (1.0 - contrast))).clamp_(
-        0, 255
-    )
+    return views.float().mul_(gain * contrast).add_(gain * grey * (1.0 - contrast)).clamp_(0, 255)
 
 
-def _draw_shifts(count: int, limit: int, rng: np.random.Generator) -> list[tuple[int, int]]:
-    shifts = rng.integers(-limit, limit + 1, (count, 2))
-    return [(int(down), int(right)) for down, right in shifts]
+def _crop(views: Tensor, away: float, down: float, right: float) -> Tensor:
+    """(C, 3, H, W) with the share ``away`` of each side cut off, brought back to its size.
+
+    ``down`` and ``right`` in 0..1 say how much of what is cut lies above and to the left.
+    """
+    height, width = views.shape[-2:]
+    rows, columns = round(height * (1.0 - away)), round(width * (1.0 - away))
+    top, left = round((height - rows) * down), round((width - columns) * right)
+    crop = views[..., top : top + rows, left : left + columns].float()
+    return functional.interpolate(crop, (height, width), mode="bilinear", align_corners=False)

@@ -11,8 +11,10 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -194,9 +196,9 @@ def train_teacher(
     weights = balance_weights(samples.keyframes, course.balance)
     parted = PartedModel(teacher.train(), _parts(config, teacher), bf16=config.bf16)
     clock = _Clock("teacher", course.steps)
-    for step in _steps(start_step, course.steps, "train teacher"):
+    draw = partial(_draw_batch, samples, weights, teacher, config, course, stage=0)
+    for step, batch in _prefetched(draw, _steps(start_step, course.steps, "train teacher")):
         lr = _set_lr(optimizer, course, step)
-        batch = _draw_batch(samples, weights, teacher, config, course, stage=0, step=step)
         text = batch.text
         logits = parted.forward(batch).logits
         loss = mean_token_loss(answer_token_loss(logits, text.targets), text.keep)
@@ -228,10 +230,10 @@ def distil_student(
     parted = PartedModel(student.train(), _parts(config, student), bf16=config.bf16)
     parted_teacher = PartedModel(teacher.eval(), _parts(config, teacher), bf16=config.bf16)
     clock = _Clock("distill", course.steps)
-    for step in _steps(start_step, course.steps, "distil student"):
+    draw = partial(_draw_batch, samples, weights, student, config, course, stage=1)
+    for step, batch in _prefetched(draw, _steps(start_step, course.steps, "distil student")):
         lr = _set_lr(optimizer, course, step)
         alpha = release.alpha(step)
-        batch = _draw_batch(samples, weights, student, config, course, stage=1, step=step)
         text = batch.text
         logits, router_terms, usage = parted.forward(batch)
 
@@ -426,6 +428,19 @@ def _steps(start: int, stop: int, what: str) -> Iterable[int]:
     with ExitStack() as stack:
         stack.enter_context(logging_redirect_tqdm())
         yield from progress(steps, desc=what, unit="step")
+
+
+def _prefetched(draw: Callable[..., Batch], steps: Iterable[int]) -> Iterator[tuple[int, Batch]]:
+    """(step, its batch); while one step computes, a thread draws the next one's batch."""
+    with ThreadPoolExecutor(1, "draw") as pool:
+        waiting: tuple[int, Future[Batch]] | None = None
+        for step in steps:
+            upcoming = (step, pool.submit(draw, step=step))
+            if waiting is not None:
+                yield waiting[0], waiting[1].result()
+            waiting = upcoming
+        if waiting is not None:
+            yield waiting[0], waiting[1].result()
 
 
 def _is_due(step: int, steps: int, every: int) -> bool:

@@ -21,7 +21,7 @@ from clkd_core.errors import DataError
 from clkd_core.types import CAMERAS
 
 NOTHING_VARIED = AugmentConfig(
-    mirror=0.0, drop_views=0.0, drop_ego=0.0, drop_command=0.0, brightness=0.0, shift_px=0
+    mirror=0.0, drop_views=0.0, drop_ego=0.0, drop_command=0.0, brightness=0.0, zoom=0.0
 )
 TOKENIZER = tiny_tokenizer()
 
@@ -96,13 +96,13 @@ def test_batch_follows_from_its_seed_alone(samples: SampleSet) -> None:
 
 def test_building_batches_leaves_the_decoded_views_alone(samples: SampleSet) -> None:
     before = samples.views.copy()
-    batch_of(samples, AugmentConfig(mirror=1.0, shift_px=3))
+    batch_of(samples, AugmentConfig(mirror=1.0, zoom=0.3))
     assert np.array_equal(before, samples.views)
 
 
 def test_mirrored_batch_flips_every_view_and_exchanges_the_sides(samples: SampleSet) -> None:
     only_mirror = AugmentConfig(
-        mirror=1.0, drop_views=0.0, drop_ego=0.0, drop_command=0.0, brightness=0.0, shift_px=0
+        mirror=1.0, drop_views=0.0, drop_ego=0.0, drop_command=0.0, brightness=0.0, zoom=0.0
     )
     batch = batch_of(samples, only_mirror)
     left, right = CAMERAS.index("CAM_BACK_LEFT"), CAMERAS.index("CAM_BACK_RIGHT")
