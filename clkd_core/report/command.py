@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from clkd_core.report.build import METRICS_FILE, PAGE_FILE, build_report
+from clkd_core.report.sheet import write_sheet
 from clkd_core.report.summary import summarize
 
 
@@ -12,6 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "run", type=Path, help="folder of a finished run: frames.csv and provenance.json"
     )
+    parser.add_argument("--sheet", type=Path, help="also write one JPEG of the run's pictures")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -20,4 +22,6 @@ def run(args: argparse.Namespace) -> int:
     for line in summarize(metrics):
         print(line)
     print(f"report: {args.run / PAGE_FILE}, {args.run / METRICS_FILE}")
+    if args.sheet is not None:
+        print(f"sheet: {args.sheet}, {write_sheet(args.run, args.sheet)} pictures")
     return 0
