@@ -37,7 +37,7 @@ class AugmentConfig:
     """Share of samples shown mirrored, left and right exchanged in cameras and words alike."""
     drop_views: float = 0.1
     """Share of samples that lose a random set of views, so that fewer cameras are no surprise."""
-    drop_ego: float = 0.1
+    drop_ego: float = 0.2
     """Share of samples whose speed reads "unknown"."""
     drop_command: float = 0.1
     """Share of samples whose route reads "unknown"."""
