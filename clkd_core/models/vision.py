@@ -27,8 +27,8 @@ class VisionConfig:
     """Two residual networks of four stages (He et al. 2015) as timm builds them.
 
     Raises:
-        ValueError: a stage is empty, a side is odd, or a width is no multiple of 8 (timm rounds
-            others).
+        ValueError: a stage is empty, a side is odd, or a stage's width is no multiple of 8 (timm
+            rounds others).
     """
 
     height_px: int = 72
@@ -48,8 +48,9 @@ class VisionConfig:
         sizes = (*self.blocks, *self.channels, *self.side_channels, self.stem_width)
         if min(*sizes, self.height_px, self.width_px) < 1:
             raise ValueError("height_px, width_px, stem_width, channels and blocks must be >= 1")
-        if any(width % 8 for width in sizes[len(self.blocks) :]):
-            raise ValueError(f"widths {sizes[len(self.blocks) :]}, expected multiples of 8")
+        widths = (*self.channels, *self.side_channels)
+        if any(width % 8 for width in widths):
+            raise ValueError(f"stage widths are {widths}, expected multiples of 8")
         if self.height_px % 2 or self.width_px % 2:
             raise ValueError(f"a view is {self.height_px} x {self.width_px}, expected even sides")
 

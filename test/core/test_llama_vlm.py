@@ -170,4 +170,4 @@ def test_configs_refuse_sizes_that_cannot_be_built() -> None:
     with pytest.raises(ValueError, match="blocks must be >= 1"):
         VisionConfig(blocks=(1, 0, 1, 1))
     with pytest.raises(ValueError, match="expected multiples of 8"):
-        VisionConfig(stem_width=12)
+        VisionConfig(side_channels=(8, 12, 8))

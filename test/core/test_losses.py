@@ -104,7 +104,7 @@ def test_h2g_ignores_nan_in_masked_tokens() -> None:
     keep = torch.tensor([[True, False], [True, True]])
     loss = h2g_loss(token_loss, keep, sample_frac=1.0, token_frac=1.0)
     loss.backward()
-    assert float(loss) == 2.0
+    assert loss.item() == 2.0
     assert token_loss.grad is not None
     assert token_loss.grad.isfinite().all()
 
