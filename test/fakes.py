@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
+import psutil
 
 from clkd_core.errors import FrameError
 from clkd_core.types import (
@@ -109,3 +110,8 @@ class FakePlanner:
             decision_stamp_ns=decision.stamp_ns if decision else None,
             degraded=frame.degraded_reasons + bad,
         )
+
+
+def children() -> list[psutil.Process]:
+    """Processes below this one that still run; a zombie has ended and is only not collected."""
+    return [p for p in psutil.Process().children(recursive=True) if p.status() != "zombie"]

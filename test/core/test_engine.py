@@ -147,7 +147,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     tokenizer = train_tokenizer(["go straight turn left right m/s route Plan"], vocab_size=300)
     config = LlamaVlmConfig(
-        vision=VisionConfig(channels=(8, 8, 16, 16), blocks=(1, 1, 1, 1), stem_width=4),
+        vision=VisionConfig(channels=(8, 8, 16, 16), blocks=(1, 1, 1, 1), stem_width=8),
         language=LanguageConfig(hidden_size=32, layers=1, heads=2, ffn_size=32),
     )
     folder = tmp_path_factory.mktemp("student") / "student"

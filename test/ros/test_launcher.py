@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
-from fakes import wait_until
+from fakes import children, wait_until
 
 from clkd_core.errors import ClkdError, ConfigError
 from clkd_ros.launcher import (
@@ -82,10 +82,6 @@ def system(module: str, **modes: str) -> SystemSpec:
             for name, mode in modes.items()
         )
     )
-
-
-def children() -> list[psutil.Process]:
-    return [p for p in psutil.Process().children(recursive=True) if p.status() != "zombie"]
 
 
 def test_nodes_come_up_take_parameters_log_by_name_and_end_with_zero(

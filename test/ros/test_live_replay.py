@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from fakes import jpeg_bytes, wait_until
+from fakes import children, jpeg_bytes, wait_until
 
 from clkd_core.data import topics
 from clkd_core.data.bag_messages import (
@@ -133,7 +133,7 @@ def test_live_replay_names_the_node_that_fails(tmp_path: Path, own_domain: None)
     system = replace(system, nodes=(broken, *system.nodes[1:]))
     with pytest.raises(ClkdError, match=r"node 'vlm' could not configure: .*theora"):
         run_system(system, [tmp_path / "bag"])
-    assert not psutil.Process().children(recursive=True)
+    assert not children()
 
 
 def test_live_replay_ends_everything_within_three_seconds_of_ctrl_c(
@@ -157,12 +157,12 @@ def test_live_replay_ends_everything_within_three_seconds_of_ctrl_c(
     family = psutil.Process(process.pid)
     try:
         wait_until(lambda: len(family.children()) == 4, "three nodes and a player", 30.0)
-        children = family.children(recursive=True)
+        below = family.children(recursive=True)
         start_s = time.monotonic()
         process.send_signal(signal.SIGINT)
         process.wait(timeout=10.0)
         assert time.monotonic() - start_s < 3.0
-        wait_until(lambda: not any(map(runs, children)), "no process is left", 1.0)
+        wait_until(lambda: not any(map(runs, below)), "no process is left", 1.0)
     finally:
         process.kill()
         process.communicate()
