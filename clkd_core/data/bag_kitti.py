@@ -1,8 +1,8 @@
 """A KITTI odometry sequence as a bag: one grey camera, poses, calibration, derived labels.
 
 The route is unknown, so there is no route topic. KITTI's poses are those of the camera (x right,
-y down, z forward); the ego frame is put at the camera, only its axes turn: how high it hangs and
-how far before the rear axle is in no file of the sequence.
+y down, z forward). The ego frame is put on the ground under the camera: how far that is before the
+rear axle is in no file of the sequence.
 """
 
 from collections.abc import Iterator
@@ -37,6 +37,8 @@ START_NS = 1_317_000_000 * 1_000_000_000
 """First stamp: the sequences carry no date, this is in the weeks when they were recorded."""
 
 _STEPS_PER_POINT = round(STEP_S * 1e9) // PERIOD_NS
+CAMERA_HEIGHT_M = 1.65
+"""Of the recording car's cameras above the road (Geiger et al. 2013, sensor setup)."""
 _EGO_FROM_CAMERA = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 
 
@@ -121,7 +123,8 @@ def _write_fixed(bag: BagWriter, sequence: KittiSequence) -> None:
     header = read_image_header(_read_bytes(sequence.image_paths[0]))
     info = camera_info_to_msg(CAMERA, START_NS, sequence.k, header.width, header.height)
     bag.write(topics.camera_info_topic(CAMERA), topics.CAMERA_INFO, START_NS, info)
-    mounting = Pose.from_matrix(np.hstack([_EGO_FROM_CAMERA, np.zeros((3, 1))]))
+    place = np.array([[0.0], [0.0], [CAMERA_HEIGHT_M]])
+    mounting = Pose.from_matrix(np.hstack([_EGO_FROM_CAMERA, place]))
     fixed = transform_to_msg(START_NS, topics.EGO_FRAME, topics.camera_frame(CAMERA), mounting)
     bag.write(topics.TF_STATIC, topics.TF_MESSAGE, START_NS, transforms_to_msg([fixed]))
 

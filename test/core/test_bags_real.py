@@ -19,6 +19,7 @@ from clkd_core.data.bag_kitti import (
 )
 from clkd_core.data.bags import open_bag
 from clkd_core.errors import DataError
+from clkd_core.report.bag_pictures import load_front_camera
 from clkd_core.runtime.decode import decode_views
 from clkd_core.types import CAMERAS
 
@@ -122,6 +123,15 @@ def test_kitti_left_curve_turns_left_in_ego_axes(tmp_path: Path) -> None:
     label = compute_label(sequence, 0)
     assert label is not None and label.action.path.name == "LEFT_TURN"
     assert compute_label(sequence, 1) is None
+
+
+def test_kitti_road_ahead_lies_below_the_horizon(tmp_path: Path) -> None:
+    sequence = load_kitti_sequence(write_small_kitti(tmp_path / "seq", IDENTITY * 3))
+    list(write_kitti_bag(sequence, tmp_path / "bag"))
+    camera = load_front_camera(tmp_path / "bag")
+    assert camera is not None
+    ten_metres_ahead = camera.project(np.array([[10.0, 0.0, 0.0]]), camera.width_px)
+    np.testing.assert_allclose(ten_metres_ahead, [[8.0, 4.0 + 7.0 * 1.65 / 10.0]])
 
 
 def test_kitti_folder_of_something_else_is_named(tmp_path: Path) -> None:

@@ -27,7 +27,6 @@ WORD_FOR_WORD = os.environ.get("CLKD_README") == "full"
 CHEAP = {
     "make demo": "make demo SIZE=tiny",
     "runs/demo/": "runs/demo-tiny/",
-    "config/train/demo.yaml": "config/train/smoke.yaml",
     "bench latency": "bench latency --frames 20 --no-t5",
 }
 """Text of the page -> what `make test` runs instead."""
