@@ -4,9 +4,7 @@ Cameras at 10 Hz, odometry and transforms at 50 Hz, the route command when it ch
 the 2 Hz keyframes. The drives follow each other with half a second between them.
 """
 
-import multiprocessing
 import os
-import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -15,7 +13,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 
 from clkd_core.config import load_config
@@ -41,6 +38,7 @@ from clkd_core.data.world.render.renderer import DriveRenderer
 from clkd_core.data.world.scene.build import build_drive
 from clkd_core.data.world.scene.drive import Drive
 from clkd_core.data.world.scene.script import DriveSpec, plan_drives
+from clkd_core.data.world.workers import worker_pool
 from clkd_core.errors import DataError
 from clkd_core.progress import progress
 from clkd_core.types import CameraImage, RouteCommand
@@ -160,22 +158,8 @@ def _workers(config: WorldConfig, tasks: int) -> Iterator[ProcessPoolExecutor | 
     if count <= 1:
         yield None
         return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker)
-    try:
+    with worker_pool(count) as pool:
         yield pool
-    except BaseException:
-        for process in list((pool._processes or {}).values()):
-            process.terminate()
-        pool.shutdown(wait=True, cancel_futures=True)
-        raise
-    pool.shutdown()
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    cv2.setNumThreads(1)
 
 
 @lru_cache(maxsize=1)

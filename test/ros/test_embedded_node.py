@@ -1,5 +1,7 @@
 """Topics, quality of service and the graph, in one process."""
 
+import io
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -115,39 +117,34 @@ def test_latched_message_reaches_a_late_subscriber(graph: EmbeddedGraph) -> None
     wait_until(lambda: got == ["go straight"], "the last latched message")
 
 
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What nodes log. Polling capfd loses what another thread writes while it is emptied."""
+    buffer = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", buffer)
+    return buffer
+
+
 def test_incompatible_quality_of_service_is_logged_on_both_sides(
-    graph: EmbeddedGraph, capfd: pytest.CaptureFixture[str]
+    graph: EmbeddedGraph, said: io.StringIO
 ) -> None:
     graph.start()
     node = graph.node()
     node.create_publisher(String, "/chat", qos_profile_sensor_data)
     node.create_subscription(String, "/chat", lambda msg: None, QoSProfile(depth=1))
     graph.serve(node)
-    said: list[str] = []
-
-    def both() -> bool:
-        said.append(capfd.readouterr().err)
-        return all(word in "".join(said) for word in ("a subscriber of /chat", "a publisher of"))
-
-    wait_until(both, "two warnings")
-    assert "reliability" in "".join(said)
+    words = ("a subscriber of /chat", "a publisher of")
+    wait_until(lambda: all(word in said.getvalue() for word in words), "two warnings")
+    assert "reliability" in said.getvalue()
 
 
-def test_two_types_on_one_topic_are_logged(
-    graph: EmbeddedGraph, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_two_types_on_one_topic_are_logged(graph: EmbeddedGraph, said: io.StringIO) -> None:
     graph.start()
     node = graph.node()
     node.create_publisher(String, "/chat", 1)
     node.create_subscription(ClockMessage, "/chat", lambda msg: None, 1)
     graph.serve(node)
-    said: list[str] = []
-
-    def told() -> bool:
-        said.append(capfd.readouterr().err)
-        return "/chat carries" in "".join(said)
-
-    wait_until(told, "a warning about two types")
+    wait_until(lambda: "/chat carries" in said.getvalue(), "a warning about two types")
 
 
 def test_bytes_that_are_no_message_are_logged_and_the_next_message_arrives(

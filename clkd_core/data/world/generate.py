@@ -6,15 +6,11 @@ format, starts afresh.
 """
 
 import json
-import multiprocessing
 import os
 import shutil
-import signal
-import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Sequence
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -38,6 +34,7 @@ from clkd_core.data.world.tables import (
     merged,
     sample_token,
 )
+from clkd_core.data.world.workers import worker_pool
 from clkd_core.errors import DataError
 from clkd_core.files import replace_folder, write_bytes_atomic, write_text_atomic
 from clkd_core.progress import progress
@@ -127,42 +124,13 @@ def render_drives(specs: Sequence[DriveSpec], config: WorldConfig, work: Path) -
             write_drive(spec, config, work)
         return
     try:
-        with _pool(workers) as pool:
+        with worker_pool(workers) as pool:
             tasks = [pool.submit(write_drive, spec, config, work) for spec in todo]
             done = progress(as_completed(tasks), total=len(todo), desc="world", unit="drives")
             for task in done:
                 task.result()
     except BrokenProcessPool as err:
         raise DataError("a rendering process was killed; workers=1 needs least memory") from err
-
-
-@contextmanager
-def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Fresh processes (spawn: no threads or locks are inherited); none outlives an interrupt."""
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
-    try:
-        yield pool
-    except BaseException:
-        for process in list((pool._processes or {}).values()):
-            process.terminate()
-        pool.shutdown(wait=True, cancel_futures=True)
-        raise
-    pool.shutdown()
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    cv2.setNumThreads(1)
-
-
-def _end_with_parent() -> None:
-    """A parent that was killed cannot end its workers, and they would wait for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def write_drive(spec: DriveSpec, config: WorldConfig, work: Path) -> None:
