@@ -117,17 +117,20 @@ def test_latched_message_reaches_a_late_subscriber(graph: EmbeddedGraph) -> None
     wait_until(lambda: got == ["go straight"], "the last latched message")
 
 
-@pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """What nodes log. Polling capfd loses what another thread writes while it is emptied."""
+def listen_to_log(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What nodes log. Polling capfd loses what another thread writes while it is emptied.
+
+    Not a fixture: pytest sets sys.stderr anew between a test's set-up and its call.
+    """
     buffer = io.StringIO()
     monkeypatch.setattr(sys, "stderr", buffer)
     return buffer
 
 
 def test_incompatible_quality_of_service_is_logged_on_both_sides(
-    graph: EmbeddedGraph, said: io.StringIO
+    graph: EmbeddedGraph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    said = listen_to_log(monkeypatch)
     graph.start()
     node = graph.node()
     node.create_publisher(String, "/chat", qos_profile_sensor_data)
@@ -138,7 +141,10 @@ def test_incompatible_quality_of_service_is_logged_on_both_sides(
     assert "reliability" in said.getvalue()
 
 
-def test_two_types_on_one_topic_are_logged(graph: EmbeddedGraph, said: io.StringIO) -> None:
+def test_two_types_on_one_topic_are_logged(
+    graph: EmbeddedGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = listen_to_log(monkeypatch)
     graph.start()
     node = graph.node()
     node.create_publisher(String, "/chat", 1)
