@@ -136,7 +136,8 @@ def _instance_check(wanted: type, text: str) -> Callable[[Any, str], Any]:
 def _checked_octet(value: Any, where: str) -> Octet:
     if not isinstance(value, bytes) or len(value) != 1:
         _refuse(where, value, "one byte of bytes")
-    return Octet(value)
+    # Python 3.10 takes what has __index__ for a length: Octet(Octet(b"\0")) would be empty.
+    return value if isinstance(value, Octet) else Octet(value)
 
 
 def _numbers_field(kind: str, length: int | None) -> _Field:
