@@ -6,7 +6,9 @@ from dataclasses import replace
 import pytest
 from report_rows import DIRECT, KEEP, LIVE, STOP, make_labelled_rows, make_row, with_plans
 
+from clkd_core.models.trajectories import constant_velocity_trajectory
 from clkd_core.report.scores import compute_latency_stats, score_run
+from clkd_core.types import EgoState
 
 
 def test_every_labelled_keyframe_is_counted_once() -> None:
@@ -126,3 +128,14 @@ def test_percentiles_leave_out_what_was_not_measured() -> None:
 def test_no_row_is_an_error() -> None:
     with pytest.raises(ValueError, match="no row"):
         score_run([], LIVE)
+
+
+def test_constant_velocity_turns_with_the_yaw_rate_and_goes_straight_without_one() -> None:
+    ego = EgoState(stamp_ns=0, speed_mps=4.0, yaw_rate_radps=0.3)
+    arc = constant_velocity_trajectory(ego)
+    turning = replace(make_row(0), speed_mps=4.0, yaw_rate_radps=0.3, truth=arc)
+    unknown = replace(turning, yaw_rate_radps=math.nan)
+    turned = score_run([turning], LIVE).l2["constant_velocity"]["all"].horizon_m[3].value
+    straight_on = score_run([unknown], LIVE).l2["constant_velocity"]["all"].horizon_m[3].value
+    assert turned == pytest.approx(0.0, abs=1e-5)
+    assert straight_on > 1.0
