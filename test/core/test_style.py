@@ -136,9 +136,17 @@ def test_nothing_from_outside_is_unpickled_or_evaluated() -> None:
         f"{name_of(file)}:{node.lineno} {ast.unparse(node.func)}"
         for file in sources(*PACKAGES)
         for node in ast.walk(ast.parse(file.read_text()))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in forbidden
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in forbidden
+        and not is_load_of_tensors_only(node)
     ]
     assert used == []
+
+
+def is_load_of_tensors_only(call: ast.Call) -> bool:
+    """The one form of ``torch.load`` that executes nothing, spelt out in the call itself."""
+    keywords = {word.arg: ast.unparse(word.value) for word in call.keywords}
+    return ast.unparse(call.func) == "torch.load" and keywords.get("weights_only") == "True"
 
 
 def mirrors(stem: str, names: set[str]) -> bool:

@@ -1,0 +1,1 @@
+"""Released weights and tokenizers, read into our models."""
