@@ -32,5 +32,6 @@ class BuildWithShared(build_py):
 
 setup(
     packages=find_packages(include=["clkd_core", "clkd_core.*", "clkd_ros", "clkd_ros.*"]),
+    package_data={"clkd_core.data": ["lexicon.txt"]},
     cmdclass={"build_py": BuildWithShared},
 )
