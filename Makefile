@@ -19,7 +19,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_TEST := $(VENV)/.ready-test
 # By name, not as an extra of extras: pip then sees numpy < 2 before it picks a numpy.
-TEST_EXTRAS := embedded,nuscenes,test
+TEST_EXTRAS := embedded,gguf,nuscenes,test
 DEMO_OUT_full := runs/demo
 DEMO_OUT_tiny := runs/demo-tiny
 

@@ -10,7 +10,6 @@ import dataclasses
 import difflib
 import enum
 import math
-import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from clkd_core.config_files import describe_value, parse_yaml, read_config_file
 from clkd_core.errors import ConfigError
 from clkd_core.files import write_text_atomic
 
@@ -33,13 +33,14 @@ def load_config(cls: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
 
     Args:
         cls: a dataclass type; nested dataclasses are sections.
-        path: a YAML file; an empty one means all defaults.
+        path: a YAML file; an empty one means all defaults. Its key ``base`` names a file beside
+            it whose values hold where it gives none.
         overrides: words like ``release.gamma=0.99``; the value is YAML.
 
     Raises:
         ConfigError: lists every unknown key, wrong type, missing key and broken range.
     """
-    data = _read_yaml(path)
+    data = read_config_file(path)
     reader = _Reader(cls, str(path))
     for word in overrides:
         reader.override(data, word)
@@ -86,52 +87,6 @@ def _plain(value: Any) -> Any:
     return value
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML, but ``1e-4`` is a number and a key given twice is an error."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
-
-
-def _unique_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        if isinstance(key_node, yaml.ScalarNode):
-            if key_node.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key_node.value!r} is given twice", key_node.start_mark
-                )
-            seen.add(key_node.value)
-    return dict(loader.construct_mapping(node, deep=True))
-
-
-_Loader.add_constructor("tag:yaml.org,2002:map", _unique_mapping)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as err:
-        raise ConfigError(f"{path}: no such file, expected a YAML file") from err
-    except (OSError, UnicodeDecodeError) as err:
-        raise ConfigError(f"{path}: cannot be read as UTF-8 text: {err}") from err
-    try:
-        data = yaml.load(text, Loader=_Loader)  # a SafeLoader: builds plain values only
-    except yaml.YAMLError as err:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(err).split())}") from err
-    except RecursionError as err:
-        raise ConfigError(f"{path}: not YAML we read: nested too deeply") from err
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}: holds {_came(data)}, expected keys with values")
-    return data
-
-
 class _Reader:
     """Turns plain values into one dataclass and collects what is wrong on the way."""
 
@@ -142,7 +97,7 @@ class _Reader:
         self._overridden: set[str] = set()
 
     def read(self, cls: type[T], data: Mapping[str, Any]) -> T:
-        config = self._section(cls, data, "")
+        config = self._value(cls, data, "")
         if self._problems:
             raise ConfigError("\n".join(self._problems))
         return typing.cast(T, config)
@@ -154,7 +109,7 @@ class _Reader:
             self._problems.append(f"command line: {word!r}, expected key=value")
             return
         try:
-            value = yaml.load(text, Loader=_Loader)  # a SafeLoader: builds plain values only
+            value = parse_yaml(text)
         except yaml.YAMLError:
             self._problems.append(f"command line: the value of {word!r} is not YAML")
             return
@@ -175,7 +130,7 @@ class _Reader:
         return _BAD
 
     def _wrong(self, dotted: str, value: Any, wanted: str) -> object:
-        return self._problem(dotted, f"{dotted!r} is {_came(value)}, expected {wanted}")
+        return self._problem(dotted, f"{dotted!r} is {describe_value(value)}, expected {wanted}")
 
     def _section(self, cls: type[Any], data: Mapping[Any, Any], prefix: str) -> Any:
         hints = typing.get_type_hints(cls)
@@ -205,6 +160,7 @@ class _Reader:
         leaf = dotted.rpartition(".")[2]
         near = difflib.get_close_matches(dotted, self._known, n=1)
         near = [key for key in self._known if key.rpartition(".")[2] == leaf] or near
+        near = [key for key in near if key != dotted]  # a key of another kind of section
         hint = f", did you mean {near[0]!r}?" if near else ""
         self._problem(dotted, f"unknown key {dotted!r}{hint}")
 
@@ -216,18 +172,32 @@ class _Reader:
             return self._sequence(wanted, raw, dotted)
         if origin in (dict, Mapping):
             return self._mapping(wanted, raw, dotted)
+        if hasattr(wanted, "config_variants"):
+            arms = wanted.config_variants()
+            if arms != (wanted,):
+                return self._arms(arms, raw, dotted)
         if dataclasses.is_dataclass(wanted) and isinstance(wanted, type):
             if isinstance(raw, Mapping):
-                return self._section(wanted, raw, dotted + ".")
+                return self._section(wanted, raw, f"{dotted}." if dotted else "")
             return self._wrong(dotted, raw, _wanted(wanted))
         value = _scalar(wanted, raw)
         return self._wrong(dotted, raw, _wanted(wanted)) if value is _BAD else value
 
     def _union(self, wanted: Any, raw: Any, dotted: str) -> Any:
-        """The first arm that fits; of sections, the first whose keys and values all fit."""
+        return self._arms(typing.get_args(wanted), raw, dotted)
+
+    def _arms(self, arms: Sequence[Any], raw: Any, dotted: str) -> Any:
+        """The first arm that fits; of sections that name their kind, the one that is named."""
+        tag, tagged = _tagged_sections(arms)
+        if tag and isinstance(raw, Mapping):
+            name = raw.get(tag, next(iter(tagged)))
+            if name in tagged:
+                return self._value(tagged[name], raw, dotted)
+            wanted = "one of " + ", ".join(repr(known) for known in tagged)
+            return self._wrong(f"{dotted}.{tag}" if dotted else tag, name, wanted)
         outer, self._problems = self._problems, []
         section_problems: list[str] = []
-        for arm in typing.get_args(wanted):
+        for arm in arms:
             self._problems = []
             value = self._value(arm, raw, dotted)
             if value is not _BAD and not self._problems:
@@ -236,7 +206,8 @@ class _Reader:
             if dataclasses.is_dataclass(arm) and isinstance(raw, Mapping):
                 section_problems = section_problems or self._problems
         self._problems = outer + section_problems
-        return _BAD if section_problems else self._wrong(dotted, raw, _wanted(wanted))
+        wanted = " or ".join(_wanted(arm) for arm in arms)
+        return _BAD if section_problems else self._wrong(dotted, raw, wanted)
 
     def _sequence(self, wanted: Any, raw: Any, dotted: str) -> Any:
         origin, args = typing.get_origin(wanted), typing.get_args(wanted)
@@ -265,6 +236,23 @@ class _Reader:
             read_key = self._value(key_kind, key, f"{dotted}.{key}")
             items[read_key] = self._value(item_kind, item, f"{dotted}.{key}")
         return _BAD if any(_BAD in (k, v) for k, v in items.items()) else items
+
+
+def _tagged_sections(arms: Sequence[Any]) -> tuple[str, dict[Any, Any]]:
+    """The field by which sections tell their kind, and the sections by its value.
+
+    It is a ``Literal`` of one value; several sections among the arms must have it.
+    """
+    sections = [arm for arm in arms if dataclasses.is_dataclass(arm)]
+    for field in dataclasses.fields(sections[0]) if sections else ():
+        hints = [typing.get_type_hints(section).get(field.name) for section in sections]
+        if all(typing.get_origin(hint) is typing.Literal for hint in hints):
+            names = [typing.get_args(hint) for hint in hints]
+            if all(len(name) == 1 for name in names) and len(set(names)) == len(names):
+                return field.name, {
+                    name[0]: section for name, section in zip(names, sections, strict=True)
+                }
+    return "", {}
 
 
 def _is_required(field: Any) -> bool:
@@ -320,17 +308,14 @@ def _wanted(kind: Any) -> str:
     return {**names, Path: "a path", types.NoneType: "null"}.get(kind, str(kind))
 
 
-def _came(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "a section"
-    text = {True: "true", False: "false"}.get(value) if isinstance(value, bool) else repr(value)
-    return "null" if value is None else str(text)[:80]
-
-
 def _dotted_keys(cls: type[Any], prefix: str = "") -> typing.Iterator[str]:
     """Every key that a file may hold, sections included."""
     for name, hint in typing.get_type_hints(cls).items():
         yield prefix + name
-        for arm in (hint, *typing.get_args(hint)):
+        arms = [hint, *typing.get_args(hint)]
+        arms += [
+            v for arm in arms if hasattr(arm, "config_variants") for v in arm.config_variants()
+        ]
+        for arm in arms:
             if dataclasses.is_dataclass(arm) and isinstance(arm, type):
                 yield from _dotted_keys(arm, f"{prefix}{name}.")

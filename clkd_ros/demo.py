@@ -23,6 +23,7 @@ from pathlib import Path
 import psutil
 
 from clkd_core.config import load_config
+from clkd_core.config_files import config_files
 from clkd_core.errors import ClkdError, ConfigError
 from clkd_core.files import sha256_of, shared_folder, write_text_atomic
 from clkd_ros.signals import bind_to_parent, signals_held
@@ -241,7 +242,12 @@ def _end_descendants(group: int) -> None:
 def _chain(key: str, step: Step) -> str:
     """The key of a step: of all before it, its command, its code and the configs it reads."""
     code = hash_sources(Path(__file__).resolve().parent.parent, step.module)
-    parts = [key, code, *step.words, *(sha256_of(file) for file in step.reads)]
+    parts = [
+        key,
+        code,
+        *step.words,
+        *(sha256_of(file) for read in step.reads for file in config_files(read)),
+    ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -17,8 +17,9 @@ from clkd_core.data.prompts import (
     turn_text,
 )
 from clkd_core.models.llama_vlm import LanguageConfig, LlamaVlm, LlamaVlmConfig
+from clkd_core.models.t5_vlm import T5LanguageConfig, T5Vlm, T5VlmConfig
 from clkd_core.models.tokenizer import TextTokenizer, train_tokenizer
-from clkd_core.models.vision import VisionConfig
+from clkd_core.models.vision.two_scale import TwoScaleConfig
 from clkd_core.types import CAMERAS, META_ACTIONS, EgoState, RouteCommand, Trajectory
 
 SQUARES_VERSION = "v1.0-squares"
@@ -33,7 +34,7 @@ _COLOURS_BGR = {"go": (0, 200, 0), "stop": (0, 0, 230), "left": (220, 120, 0)}
 def tiny_config(**changes: object) -> LlamaVlmConfig:
     """A teacher with about 20k parameters."""
     values: dict[str, object] = {
-        "vision": VisionConfig(
+        "vision": TwoScaleConfig(
             height_px=36,
             width_px=64,
             stem_width=8,
@@ -61,6 +62,35 @@ def tiny_model(*, seed: int = 0, **changes: object) -> LlamaVlm:
     """A tiny teacher with fresh weights, in evaluation mode."""
     torch.manual_seed(seed)
     return LlamaVlm(tiny_config(**changes), tiny_tokenizer()).eval()
+
+
+def tiny_t5_config(**changes: object) -> T5VlmConfig:
+    """A teacher of the T5 family with as many parameters."""
+    values: dict[str, object] = {
+        "vision": tiny_config().vision,
+        "tokens_per_view": 2,
+        "language": tiny_t5_language(),
+    }
+    return T5VlmConfig(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def tiny_t5_language(**changes: object) -> T5LanguageConfig:
+    """Four blocks each."""
+    values: dict[str, object] = {
+        "hidden_size": 16,
+        "key_size": 6,
+        "ffn_size": 24,
+        "layers": 4,
+        "decoder_layers": 4,
+        "heads": 2,
+    }
+    return T5LanguageConfig(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def tiny_t5_model(*, seed: int = 0, **changes: object) -> T5Vlm:
+    """A tiny teacher of the T5 family with fresh weights, in evaluation mode."""
+    torch.manual_seed(seed)
+    return T5Vlm(tiny_t5_config(**changes), tiny_tokenizer()).eval()
 
 
 def tiny_views(batch: int = 2, *, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,6 +1,6 @@
 """Train a teacher, distil its half-size student, judge both.
 
-Also ``python -m clkd_core.distill CONFIG [key=value ...] [--resume]``.
+Also ``python -m clkd_core.distill CONFIG [key=value ...] [--resume | --dry-run]``.
 """
 
 import argparse
@@ -18,6 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("config", type=Path, help="YAML file, e.g. config/train/smoke.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. h2g.token_frac=1")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="count parameters and steps, train nothing"
+    )
     parser.add_argument("--resume", action="store_true", help="go on where the run was stopped")
 
 
@@ -33,11 +36,17 @@ def run(args: argparse.Namespace) -> int:
     # Imported late, so that --help and a misspelt option answer at once.
     from clkd_core.config import load_config
     from clkd_core.distill.config import TrainConfig
+    from clkd_core.distill.dry_run import describe_run
     from clkd_core.distill.train import train
 
     config = load_config(TrainConfig, args.config, [_full_key(word) for word in args.overrides])
-    student = train(config, resume=args.resume)
-    print(f"student: {student}  report: {config.out / 'report.md'}")
+    if args.dry_run:
+        print("\n".join(describe_run(config)))
+        return 0
+    result = train(config, resume=args.resume)
+    if os.environ.get("RANK", "0") == "0":
+        what = "student" if config.distill else "teacher"
+        print(f"{what}: {result}  report: {config.out / 'report.md'}")
     return 0
 
 

@@ -9,7 +9,7 @@ import torch
 
 from clkd_core.data.keyframes import Keyframe
 from clkd_core.data.prompts import plan_question
-from clkd_core.distill.samples import SampleSet
+from clkd_core.distill.feed.samples import SampleSet
 from clkd_core.metrics.baselines import majority_action
 from clkd_core.metrics.ego_status import EgoStatusBaseline
 from clkd_core.metrics.meta_action import ActionScores, score_actions

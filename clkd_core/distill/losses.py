@@ -1,14 +1,32 @@
-"""The losses of the paper: hard samples and tokens (H2G, Eq. 3-5) and the teacher's (KD)."""
+"""The losses of the paper: hard samples and tokens (H2G, Eq. 3-5) and the teacher's (KD).
+
+Logits of a large vocabulary are the biggest arrays of a training step. Both losses on them are
+therefore computed a few tokens at a time, and once more for the gradient, which costs a second
+softmax and saves every array of their size but the gradient itself (``memory.peak_bytes`` says
+how much).
+"""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-KD_CHUNK_TOKENS = 1024
-"""Tokens per piece of the KD loss: 1024 x 32k float32 logits are 131 MB."""
+from clkd_core.distill.memory import chunks, kept_rows, wide_dtype
+from clkd_core.distill.soft_labels import (
+    SoftLabels,
+    check_dense,
+    check_keep,
+    check_temperature,
+    lumped_kl,
+    lumped_kl_slope,
+    outcome_kl,
+)
+
+IGNORED_TARGET = -100
+"""Target of a token without a loss, as in torch's cross-entropy."""
 
 
 class HardTokens(NamedTuple):
@@ -23,25 +41,55 @@ class HardTokens(NamedTuple):
 def answer_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Cross-entropy of every token, in float32.
 
+    Tokens that get no gradient cost no work in the backward pass, and NaN there stays there.
+
     Args:
-        logits: (B, L, V), any float dtype.
-        targets: (B, L) int64.
+        logits: (B, L, V), any float dtype; the gradient has the same.
+        targets: (B, L) int64; -100 gives 0.0 and no gradient.
 
     Returns:
-        (B, L) float32, nats.
+        (B, L) float32 (float64 for float64 logits), nats.
+
+    Raises:
+        ValueError: the shapes disagree.
     """
-    return functional.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none")
+    if logits.ndim != 3 or targets.shape != logits.shape[:2]:
+        raise ValueError(
+            f"targets is {tuple(targets.shape)}, expected (B, L) of logits (B, L, V), "
+            f"which are {tuple(logits.shape)}"
+        )
+    loss: Tensor = _TokenCrossEntropy.apply(logits, targets)
+    return loss
 
 
-def mean_token_loss(token_loss: Tensor, keep: Tensor) -> Tensor:
+def masked_sum(token_loss: Tensor, mask: Tensor) -> Tensor:
+    """Sum over marked tokens; 0.0 when none is. NaN elsewhere reaches neither sum nor gradient.
+
+    Args:
+        token_loss: (B, L) float32.
+        mask: (B, L) bool.
+
+    Raises:
+        ValueError: the shapes disagree.
+    """
+    _check_shapes(token_loss, mask)
+    # where, not a product: NaN x 0 is NaN, and masked tokens may hold anything.
+    return torch.where(mask, token_loss, 0.0).sum()
+
+
+def mean_token_loss(token_loss: Tensor, keep: Tensor, count: Tensor | None = None) -> Tensor:
     """Mean over kept tokens; 0.0 when nothing is kept.
 
     Args:
         token_loss: (B, L) float32.
         keep: (B, L) bool.
+        count: () divisor in place of the number of kept tokens here: that of all processes,
+            whose results then add up to the mean over all.
+
+    Raises:
+        ValueError: the shapes disagree.
     """
-    _check_shapes(token_loss, keep)
-    return _kept_sum(token_loss, keep) / keep.sum().clamp(min=1)
+    return masked_sum(token_loss, keep) / _divisor(keep, count)
 
 
 def select_hard(
@@ -51,6 +99,9 @@ def select_hard(
 
     Shares are of the samples that have an answer token and of a sample's answer tokens, rounded
     up, so that neither is ever zero. Of equal losses the earlier one counts as harder.
+
+    Several processes choose among all their samples by calling this on the rows of all of them,
+    gathered in one order everywhere, and taking their own rows of the result.
 
     Args:
         token_loss: (B, L) float32; its values only choose, no gradient passes.
@@ -94,7 +145,12 @@ def h2g_loss(token_loss: Tensor, keep: Tensor, *, sample_frac: float, token_frac
 
 
 def distill_kl(
-    student_logits: Tensor, teacher_logits: Tensor, keep: Tensor, *, temperature: float
+    student_logits: Tensor,
+    teacher: Tensor | SoftLabels,
+    keep: Tensor,
+    *,
+    temperature: float,
+    count: Tensor | None = None,
 ) -> Tensor:
     """Forward KL from teacher to student, averaged over the kept tokens.
 
@@ -102,28 +158,95 @@ def distill_kl(
     (Hinton et al. 2015, section 2).
 
     Args:
-        student_logits: (B, L, V), any float dtype; computed in float32.
-        teacher_logits: (B, L, V); receives no gradient.
-        keep: (B, L) bool, True where the token counts.
+        student_logits: (B, L, V), any float dtype; computed in float32 (float64 for float64),
+            a few tokens at a time. The gradient has their dtype.
+        teacher: (B, L, V) logits, or labels shortened from them, whose KL is a lower bound of
+            the full one (:mod:`clkd_core.distill.soft_labels`); receives no gradient.
+        keep: (B, L) bool, True where the token counts; elsewhere NaN does no harm.
         temperature: > 0, no unit.
+        count: () divisor in place of the number of kept tokens here: that of all processes,
+            whose results then add up to the mean over all.
 
     Returns:
         () float32, nats per kept token; 0.0 when nothing is kept.
 
     Raises:
-        ValueError: the shapes disagree, or temperature is not positive.
+        ValueError: the shapes disagree, temperature is not positive, or the labels were made
+            for another one or name a token that the student does not have.
     """
-    _check_kl_arguments(student_logits, teacher_logits, keep, temperature)
-    student = student_logits[keep]  # (K, V): masked tokens may hold anything, NaN included
-    teacher = teacher_logits.detach()[keep]
-    total = student_logits.new_zeros((), dtype=torch.float32)
-    for ours, theirs in zip(
-        torch.split(student, KD_CHUNK_TOKENS), torch.split(teacher, KD_CHUNK_TOKENS), strict=True
-    ):
-        log_q = torch.log_softmax(ours.float() / temperature, dim=-1)
-        log_p = torch.log_softmax(theirs.float() / temperature, dim=-1)
-        total = total + functional.kl_div(log_q, log_p, reduction="sum", log_target=True)
-    return total * temperature**2 / max(len(student), 1)
+    check_temperature(temperature)
+    if isinstance(teacher, SoftLabels):
+        _check_labels(student_logits, teacher, keep, temperature)
+        parts = list(teacher[:3])
+    else:
+        check_dense(student_logits, teacher, keep)
+        parts = [teacher]
+    detached = (part.detach() for part in parts)
+    total: Tensor = _KlSum.apply(student_logits, keep, temperature, *detached)
+    return total * temperature**2 / _divisor(keep, count)
+
+
+class _TokenCrossEntropy(torch.autograd.Function):
+    """Per-token cross-entropy that keeps nothing but its arguments for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+        ctx.save_for_backward(logits, targets)
+        dtype = wide_dtype(logits)
+        loss = torch.zeros(targets.shape, dtype=dtype, device=logits.device)
+        for piece in chunks(kept_rows(targets != IGNORED_TARGET), logits.shape[2]):
+            loss[piece] = functional.cross_entropy(
+                logits[piece].to(dtype), targets[piece], reduction="none"
+            )
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        logits, targets = ctx.saved_tensors
+        grad = torch.zeros_like(logits)
+        wanted = (targets != IGNORED_TARGET) & (upstream != 0)
+        for piece in chunks(kept_rows(wanted), logits.shape[2]):
+            slope = logits[piece].to(upstream.dtype).softmax(dim=-1)
+            slope[torch.arange(len(slope), device=slope.device), targets[piece]] -= 1.0
+            grad[piece] = slope.mul_(upstream[piece][:, None]).to(grad.dtype)
+        return grad, None
+
+
+class _KlSum(torch.autograd.Function):
+    """KL summed over the kept tokens; the teacher is its logits or the three parts of labels."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, student: Tensor, keep: Tensor, temperature: float, *teacher: Tensor
+    ) -> Tensor:
+        rows = kept_rows(keep)
+        ctx.save_for_backward(student, rows, *teacher)
+        ctx.temperature = temperature
+        total = torch.zeros((), dtype=wide_dtype(student), device=student.device)
+        for piece in chunks(rows, student.shape[2]):
+            scaled = student[piece].to(total.dtype) / temperature
+            if len(teacher) == 1:
+                log_p = (teacher[0][piece].to(total.dtype) / temperature).log_softmax(dim=-1)
+                total += outcome_kl(log_p, scaled.log_softmax(dim=-1)).sum()
+            else:
+                total += lumped_kl(scaled, *(part[piece] for part in teacher)).sum()
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        student, rows, *teacher = ctx.saved_tensors
+        grad = torch.zeros_like(student)
+        for piece in chunks(rows, student.shape[2]):
+            scaled = student[piece].to(upstream.dtype) / ctx.temperature
+            if len(teacher) == 1:
+                theirs = teacher[0][piece].to(upstream.dtype) / ctx.temperature
+                slope = scaled.softmax(dim=-1).sub_(theirs.softmax(dim=-1))
+            else:
+                slope = lumped_kl_slope(scaled, *(part[piece] for part in teacher))
+            grad[piece] = slope.mul_(upstream / ctx.temperature).to(grad.dtype)
+        return (grad, None, None, *(None for _ in teacher))
 
 
 def _top_share(values: Tensor, allowed: Tensor, frac: float) -> Tensor:
@@ -137,9 +260,12 @@ def _top_share(values: Tensor, allowed: Tensor, frac: float) -> Tensor:
     return (rank < counts[:, None]) & allowed
 
 
-def _kept_sum(token_loss: Tensor, keep: Tensor) -> Tensor:
-    # where, not a product: NaN x 0 is NaN, and masked tokens may hold anything.
-    return torch.where(keep, token_loss, 0.0).sum()
+def _divisor(keep: Tensor, count: Tensor | None) -> Tensor:
+    if count is None:
+        count = keep.sum()
+    elif count.ndim != 0:
+        raise ValueError(f"count is {tuple(count.shape)}, expected a () tensor")
+    return count.clamp(min=1)
 
 
 def _check_shapes(token_loss: Tensor, keep: Tensor) -> None:
@@ -152,18 +278,24 @@ def _check_shapes(token_loss: Tensor, keep: Tensor) -> None:
         raise ValueError(f"keep is {keep.dtype}, expected torch.bool")
 
 
-def _check_kl_arguments(
-    student_logits: Tensor, teacher_logits: Tensor, keep: Tensor, temperature: float
+def _check_labels(
+    student_logits: Tensor, labels: SoftLabels, keep: Tensor, temperature: float
 ) -> None:
-    if teacher_logits.shape != student_logits.shape:
+    if labels.temperature != temperature:
         raise ValueError(
-            f"teacher_logits is {tuple(teacher_logits.shape)}, "
-            f"expected {tuple(student_logits.shape)} like student_logits"
+            f"the labels were made for temperature {labels.temperature}, expected {temperature}"
         )
-    if keep.shape != student_logits.shape[:2] or keep.dtype != torch.bool:
+    check_keep(student_logits, keep)
+    k = labels.indices.shape[-1]
+    shapes = [tuple(part.shape) for part in labels[:3]]
+    expected = [(*keep.shape, k), (*keep.shape, k), tuple(keep.shape)]
+    if shapes != expected:
         raise ValueError(
-            f"keep is {tuple(keep.shape)} {keep.dtype}, "
-            f"expected {tuple(student_logits.shape[:2])} torch.bool"
+            f"labels are {shapes}, expected log_probs, indices, tail_log_prob {expected}"
         )
-    if not temperature > 0:
-        raise ValueError(f"temperature is {temperature}, expected > 0")
+    named = labels.indices[keep]
+    if named.numel() and not 0 <= int(named.min()) <= int(named.max()) < student_logits.shape[2]:
+        raise ValueError(
+            f"labels name tokens {int(named.min())}..{int(named.max())}, "
+            f"expected 0..{student_logits.shape[2] - 1}, the student's"
+        )

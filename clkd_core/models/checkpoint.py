@@ -5,21 +5,21 @@ The folder is written beside its place and renamed, so what stands there is alwa
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from clkd_core.config import config_from_dict, config_to_dict
+from clkd_core.config import config_to_dict
 from clkd_core.errors import CheckpointError, ConfigError, DataError
 from clkd_core.files import replace_folder, sha256_of
-from clkd_core.models.llama_vlm import LlamaVlm, LlamaVlmConfig
+from clkd_core.models.base import VlmBase
+from clkd_core.models.families import build_vlm
 from clkd_core.models.tokenizer import TextTokenizer
-from clkd_core.models.vlm import DrivingVlm
 
 FORMAT_VERSION = 1
 WEIGHTS, CONFIG, TOKENIZER, MANIFEST = (
@@ -30,21 +30,9 @@ WEIGHTS, CONFIG, TOKENIZER, MANIFEST = (
 )
 
 
-def _build_llama(
-    architecture: Mapping[str, Any], tokenizer: TextTokenizer, source: str
-) -> LlamaVlm:
-    return LlamaVlm(config_from_dict(LlamaVlmConfig, architecture, source=source), tokenizer)
-
-
-FAMILIES: Mapping[str, Callable[[Mapping[str, Any], TextTokenizer, str], nn.Module]] = {
-    "llama": _build_llama
-}
-"""How each family is built from the ``architecture`` of its ``config.json``."""
-
-
 def save_checkpoint(
     folder: Path,
-    model: LlamaVlm,
+    model: VlmBase,
     *,
     extra_files: Mapping[str, str] | None = None,
     note: Mapping[str, Any] | None = None,
@@ -61,7 +49,6 @@ def save_checkpoint(
         DataError: the folder cannot be written.
     """
     config = {
-        "family": model.config.family,
         "format_version": FORMAT_VERSION,
         "architecture": config_to_dict(model.config),
         "image": {"height_px": model.image_size[0], "width_px": model.image_size[1]},
@@ -76,8 +63,8 @@ def save_checkpoint(
         write_manifest(temporary)
 
 
-def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> LlamaVlm:
-    """Read a model back, in evaluation mode.
+def load_vlm(folder: Path, device: str | torch.device = "cpu") -> VlmBase:
+    """Read a model of whatever family back, in evaluation mode.
 
     Raises:
         CheckpointError: the folder or a file is missing, a hash differs, the format version,
@@ -89,33 +76,29 @@ def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> LlamaVl
     _check_format(config, folder)
     tokenizer = TextTokenizer.from_json(_read_text(folder / TOKENIZER), source=folder / TOKENIZER)
     try:
-        build = FAMILIES[config["family"]]
-        model = build(config["architecture"], tokenizer, str(folder / CONFIG))
+        model = build_vlm(config["architecture"], tokenizer, source=str(folder / CONFIG))
     except (ConfigError, TypeError, ValueError, KeyError) as err:
         raise CheckpointError(f"{folder / CONFIG}: {err}") from err
     load_weights(model, folder / WEIGHTS)
-    return cast(LlamaVlm, model.eval().to(device))
+    return model.eval().to(device)
 
 
-def load_vlm(folder: Path, device: str | torch.device = "cpu") -> DrivingVlm:
-    """A checkpoint of whatever family, ready to decide.
-
-    Raises:
-        CheckpointError: see :func:`load_checkpoint`.
-    """
-    return load_checkpoint(folder, device)
+def unique_keys(model: nn.Module) -> list[str]:
+    """Keys of the model's state; of tied weights only the first."""
+    seen: set[tuple[int, torch.Size]] = set()
+    keys: list[str] = []
+    for key, value in model.state_dict().items():
+        identity = (value.data_ptr(), value.shape)
+        if identity not in seen or value.numel() == 0:
+            keys.append(key)
+        seen.add(identity)
+    return keys
 
 
 def unique_state(model: nn.Module) -> dict[str, Tensor]:
     """The model's tensors, contiguous and on the CPU; of tied weights only the first."""
-    seen: set[tuple[int, torch.Size]] = set()
-    state: dict[str, Tensor] = {}
-    for key, value in model.state_dict().items():
-        identity = (value.data_ptr(), value.shape)
-        if identity not in seen or value.numel() == 0:
-            state[key] = value.detach().cpu().contiguous()
-        seen.add(identity)
-    return state
+    state = model.state_dict()
+    return {key: state[key].detach().cpu().contiguous() for key in unique_keys(model)}
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -176,14 +159,10 @@ def check_manifest(folder: Path) -> None:
 
 
 def _check_format(config: Mapping[str, Any], folder: Path) -> None:
-    version, family = config.get("format_version"), config.get("family")
+    version = config.get("format_version")
     if version != FORMAT_VERSION:
         raise CheckpointError(
             f"{folder / CONFIG}: format_version is {version!r}, expected {FORMAT_VERSION}"
-        )
-    if family not in FAMILIES:
-        raise CheckpointError(
-            f"{folder / CONFIG}: family is {family!r}, expected one of {sorted(FAMILIES)}"
         )
 
 

@@ -1,22 +1,22 @@
 """Cutting the student out of its teacher: half of the blocks of every stack, weights copied."""
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from clkd_core.errors import ConfigError
-from clkd_core.models.llama_vlm import LlamaVlm, LlamaVlmConfig
+from clkd_core.models.base import VlmBase, VlmConfig
+from clkd_core.models.families import build_from_config
 from clkd_core.models.moe import MoeConfig
+from clkd_core.models.stacks import Stack
 from clkd_core.models.vlm import count_parameters
 
 KeepRule = Literal["every_other", "first", "last"] | tuple[int, ...]
 
-_LAYER = re.compile(r"^(language\.model\.layers\.)(\d+)(\..*)$")
-_STAGE = re.compile(r"^(vision_tower\.(?:front|side)\.stages\.)(\d)\.(\d+)(\..*)$")
+Config = TypeVar("Config", bound=VlmConfig)
 
 
 def kept_blocks(count: int, rule: KeepRule, *, entry_stays: bool = False) -> tuple[int, ...]:
@@ -47,65 +47,70 @@ def kept_blocks(count: int, rule: KeepRule, *, entry_stays: bool = False) -> tup
     return (0, *kept[1:]) if entry_stays else kept
 
 
-def halved_config(config: LlamaVlmConfig, rule: KeepRule) -> LlamaVlmConfig:
+def halved_config(config: Config, rule: KeepRule) -> Config:
     """The teacher's architecture with only the kept blocks, still dense."""
-    stages = _stage_blocks(config, rule)
-    layers = kept_blocks(config.language.layers, rule)
-    first, second, third, fourth = (len(kept) for kept in stages)
-    return replace(
-        config,
-        vision=replace(config.vision, blocks=(first, second, third, fourth)),
-        language=replace(config.language, layers=len(layers)),
-        moe=None,
-    )
+    blocks = {stack.name: len(_kept(stack, rule)) for stack in config.stacks()}
+    return replace(config.with_blocks(blocks), moe=None)
 
 
 def halve(
-    teacher: LlamaVlm, rule: KeepRule = "every_other", moe: MoeConfig | None = None
-) -> LlamaVlm:
+    teacher: VlmBase, rule: KeepRule = "every_other", moe: MoeConfig | None = None
+) -> VlmBase:
     """A student with half of the teacher's blocks and their weights, then given its experts.
 
     Raises:
         ConfigError: the student would be larger than its teacher, or the rule keeps nothing.
     """
-    config = halved_config(teacher.config, rule)
-    student = LlamaVlm(config, teacher.tokenizer)
+    student = build_from_config(halved_config(teacher.config, rule), teacher.tokenizer)
     student.load_state_dict(halved_state(teacher.state_dict(), teacher.config, rule))
     if moe is not None:
-        student.config = replace(config, moe=moe)
         student.add_experts(moe)
+    check_size(student, teacher)
+    return student.to(teacher.missing_view.device)
+
+
+def check_size(student: VlmBase, teacher: VlmBase) -> None:
+    """Refuse a student with more parameters than its teacher.
+
+    Raises:
+        ConfigError: it has more; names both counts.
+    """
     ours, theirs = count_parameters(student)[0], count_parameters(teacher)[0]
     if ours > theirs:
         raise ConfigError(
             f"the student has {ours:,} parameters, expected at most its teacher's {theirs:,}: "
             "use fewer or smaller experts"
         )
-    return student.to(next(teacher.parameters()).device)
 
 
 def halved_state(
-    state: Mapping[str, Tensor], config: LlamaVlmConfig, rule: KeepRule
+    state: Mapping[str, Tensor], config: VlmConfig, rule: KeepRule
 ) -> dict[str, Tensor]:
     """The kept blocks' tensors under their new numbers, everything else as it is."""
-    layers = kept_blocks(config.language.layers, rule)
-    stages = _stage_blocks(config, rule)
+    places = [
+        (prefix, stack, _kept(stack, rule))
+        for stack in config.stacks()
+        for prefix in stack.prefixes
+    ]
     kept: dict[str, Tensor] = {}
     for key, value in state.items():
-        new_key = _new_key(key, layers, stages)
+        new_key = _new_key(key, places)
         if new_key is not None:
             kept[new_key] = torch.clone(value)
     return kept
 
 
-def _new_key(key: str, layers: tuple[int, ...], stages: Sequence[tuple[int, ...]]) -> str | None:
-    if match := _LAYER.match(key):
-        head, index, tail = match[1], int(match[2]), match[3]
-        return f"{head}{layers.index(index)}{tail}" if index in layers else None
-    if match := _STAGE.match(key):
-        kept, index = stages[int(match[2])], int(match[3])
-        return f"{match[1]}{match[2]}.{kept.index(index)}{match[4]}" if index in kept else None
+def _kept(stack: Stack, rule: KeepRule) -> tuple[int, ...]:
+    return kept_blocks(stack.blocks, rule, entry_stays=stack.entry_stays)
+
+
+def _new_key(key: str, places: list[tuple[str, Stack, tuple[int, ...]]]) -> str | None:
+    for prefix, stack, kept in places:
+        number, _, tail = key.removeprefix(prefix).partition(".")
+        if not key.startswith(prefix) or not number.isdecimal():
+            continue
+        if number == "0" and any(tail.startswith(start) for start in stack.carried):
+            return key
+        index = int(number)
+        return f"{prefix}{kept.index(index)}.{tail}" if index in kept else None
     return key
-
-
-def _stage_blocks(config: LlamaVlmConfig, rule: KeepRule) -> list[tuple[int, ...]]:
-    return [kept_blocks(count, rule, entry_stays=True) for count in config.vision.blocks]

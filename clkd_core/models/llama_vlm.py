@@ -1,26 +1,26 @@
 """The LLaMA family (Senna): six views, two adapters, a decoder-only language model.
 
-Vision tower -> ``mm_projector`` per patch -> ``img_adapter`` along the patches of a view ->
-tokens between the words of a prompt -> LLaMA. The student's projector is a mixture (Eq. 1-2)
-and its feed-forward layers are routed experts.
+A conversation is one sequence: preamble, per camera its name and visual tokens, then turns of
+question and answer (:mod:`clkd_core.data.prompts`).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
-from clkd_core.data.prompts import PREAMBLE, VIEW_NAMES, answer_text
-from clkd_core.models.answers import AnswerTrie, build_answer_trie, score_answers
-from clkd_core.models.moe import MoeAdapter, MoeConfig, build_moe_ffn
+from clkd_core.data.prompts import PREAMBLE
+from clkd_core.models.answers import score_answers
+from clkd_core.models.base import VlmBase, VlmConfig, padded_rows
+from clkd_core.models.moe import iter_moe_ffns
+from clkd_core.models.prefix import CACHE_WORD, KeyValue, Prefix, trie_mask
+from clkd_core.models.stacks import Stack
 from clkd_core.models.tokenizer import TextTokenizer
-from clkd_core.models.vision import VisionConfig, VisionTower
-from clkd_core.models.vlm import TextBatch
-from clkd_core.types import CAMERAS, META_ACTIONS
+from clkd_core.models.vlm import Conversation, TextBatch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +37,18 @@ class LanguageConfig:
     """Decoder layers; halving keeps half of them."""
     heads: int = 4
     """Attention heads."""
+    kv_heads: int | None = None
+    """Heads of keys and values (grouped-query attention); null: as many as ``heads``."""
     ffn_size: int = 352
     """Inner width of the feed-forward layers."""
+    vocab_size: int | None = None
+    """V: rows of the embedding; null: as many as the tokenizer has pieces."""
+    rope_theta: float = 10000.0
+    """Base of the rotary positions' wavelengths."""
+    rms_eps: float = 1e-6
+    """Added to the variance by every normalisation."""
+    tie_embeddings: bool = True
+    """The output layer is the embedding."""
     init_std: float = 0.06
     """Standard deviation of fresh weights; 0.02, usual for large models, is too small here: at
     128 wide and 240 steps a teacher reached macro-F1 0.45 with it and 0.77 with 0.06."""
@@ -46,114 +56,107 @@ class LanguageConfig:
     """On a CPU the plain products are 4 x faster than torch's fused kernel and its gradient."""
 
     def __post_init__(self) -> None:
-        if min(self.hidden_size, self.layers, self.heads, self.ffn_size) < 1:
-            raise ValueError("hidden_size, layers, heads and ffn_size must be at least 1")
+        if min(self.hidden_size, self.layers, self.heads, self.ffn_size, self.kv_heads or 1) < 1:
+            raise ValueError("hidden_size, layers, heads, kv_heads and ffn_size must be >= 1")
         if self.hidden_size % (2 * self.heads):
             raise ValueError(
                 f"hidden_size is {self.hidden_size}, expected a multiple of 2 x {self.heads} heads"
             )
+        if self.heads % (self.kv_heads or self.heads):
+            raise ValueError(f"kv_heads is {self.kv_heads}, expected a divisor of {self.heads}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LlamaVlmConfig:
+class LlamaVlmConfig(VlmConfig):
     """Architecture of one model of the family; saved with its weights."""
 
     family: Literal["llama"] = "llama"
-    vision: VisionConfig = field(default_factory=VisionConfig)
-    tokens_per_view: int = 4
-    """Visual tokens a view becomes; Senna uses 128."""
     language: LanguageConfig = field(default_factory=LanguageConfig)
-    moe: MoeConfig | None = None
-    """None: a dense model."""
+
+    @property
+    def hidden_size(self) -> int:
+        """E: width of a token."""
+        return self.language.hidden_size
+
+    @property
+    def init_std(self) -> float:
+        """Standard deviation of fresh embeddings."""
+        return self.language.init_std
+
+    def language_stacks(self) -> tuple[Stack, ...]:
+        """The decoder's layers."""
+        return (Stack("language.layers", ("language.model.layers.",), self.language.layers),)
+
+    def with_blocks(self, blocks: Mapping[str, int]) -> "LlamaVlmConfig":
+        """The same architecture with other depths."""
+        language = replace(self.language, layers=blocks["language.layers"])
+        return replace(super().with_blocks(blocks), language=language)
 
 
-KeyValue = tuple[Tensor, Tensor]
-"""Keys and values of one layer, each (1, heads, tokens, E / heads)."""
+@dataclass(frozen=True)
+class PackedText:
+    """A :class:`clkd_core.models.vlm.TextBatch`: all turns of a conversation in one row."""
+
+    ids: Tensor
+    """(B, L) int64 token ids, filled up with padding on the right."""
+    answer_at: Tensor
+    """(B, K) int64, where in the L tokens each answer token stands; 0 where ``keep`` is False."""
+    keep: Tensor
+    """(B, K) bool, True where there is an answer token."""
+
+    @property
+    def targets(self) -> Tensor:
+        """(B, K) int64, the answer tokens themselves."""
+        return self.ids.gather(1, self.answer_at)
+
+    def rows(self, rows: slice) -> "PackedText":
+        """Some of the conversations."""
+        return PackedText(self.ids[rows], self.answer_at[rows], self.keep[rows])
+
+    def to(self, device: torch.device) -> "PackedText":
+        """The same on another device."""
+        return PackedText(self.ids.to(device), self.answer_at.to(device), self.keep.to(device))
 
 
-class _Prefix(DynamicCache):
-    """Puts a fixed beginning before every sequence, or, when empty, records one."""
-
-    def __init__(self, states: list[KeyValue]) -> None:
-        super().__init__()
-        self.states = states
-        self._recording = not states
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
-    ) -> KeyValue:
-        """Keys and values that the layer attends to; nothing accumulates."""
-        if self._recording:
-            self.states.append((key_states, value_states))
-            return key_states, value_states
-        batch = key_states.shape[0]
-        keys, values = (kept.expand(batch, -1, -1, -1) for kept in self.states[layer_idx])
-        return (
-            torch.cat([keys.to(key_states.dtype), key_states], dim=-2),
-            torch.cat([values.to(value_states.dtype), value_states], dim=-2),
-        )
-
-
-class LlamaVlm(nn.Module):
+class LlamaVlm(VlmBase):
     """A :class:`clkd_core.models.vlm.DrivingVlm` of the LLaMA family."""
 
+    config_class = LlamaVlmConfig
+    attention_projections = ("q_proj", "k_proj", "v_proj", "o_proj")
+    config: LlamaVlmConfig
+
     def __init__(self, config: LlamaVlmConfig, tokenizer: TextTokenizer) -> None:
-        super().__init__()
-        self.config = config
-        self.tokenizer = tokenizer
-        width, hidden = config.vision.channels[-1], config.language.hidden_size
-        self.vision_tower = VisionTower(config.vision)
-        self.mm_projector: nn.Module = _build_mm_projector(width, hidden)
-        self.img_adapter = _build_img_adapter(config.vision.patches, config.tokens_per_view)
-        self.scene_norm = nn.LayerNorm(hidden)
-        self.slot_embedding = nn.Parameter(
-            torch.randn(len(CAMERAS), config.tokens_per_view, hidden) * config.language.init_std
-        )
-        self.missing_view = nn.Parameter(torch.zeros(hidden))
+        super().__init__(config, tokenizer)
         self.language = LlamaForCausalLM(_llama_config(config.language, tokenizer))
-        if config.moe is not None:
-            self.add_experts(config.moe)
-        self._view_names = [tokenizer.encode(VIEW_NAMES[camera]) for camera in CAMERAS]
         self._preamble = tokenizer.encode(PREAMBLE)
         self._prefix: list[KeyValue] | None = None
-        self._trie = build_answer_trie([tokenizer.encode(answer_text(a)) for a in META_ACTIONS])
+        self._shares_prefix = True
+        if config.moe is not None:
+            self.add_experts(config.moe)
 
     def train(self, mode: bool = True) -> "LlamaVlm":
         """Also forgets the preamble's state, which no longer holds once weights change."""
         self._prefix = None
-        return super().train(mode)
+        super().train(mode)
+        return self
 
-    def add_experts(self, moe: MoeConfig) -> None:
-        """Turn projector and feed-forward layers into mixtures that compute the same as before."""
-        width, hidden = self.config.vision.channels[-1], self.config.language.hidden_size
-        if moe.adapter_experts > 1:
-            self.mm_projector = MoeAdapter(
-                self.mm_projector,
-                width=width,
-                experts=moe.adapter_experts,
-                top_k=moe.adapter_top_k,
-            )
-        if moe.ffn_experts > 1:
-            for layer in self.language.model.layers:
-                layer.mlp = build_moe_ffn(layer.mlp, width=hidden, config=moe)
+    def ffn_slots(self) -> Iterator[tuple[nn.Module, str]]:
+        """(owner, attribute) of every feed-forward layer of the decoder."""
+        for layer in self.language.model.layers:
+            yield layer, "mlp"
 
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """(H, W) of a view in pixels."""
-        return self.config.vision.height_px, self.config.vision.width_px
+    def block_lists(self) -> Iterator[nn.ModuleList]:
+        """The decoder's layers."""
+        yield self.language.model.layers
 
-    def encode_views(self, views: Tensor, present: Tensor) -> Tensor:
-        """Patch features of all views.
+    def run_blocks_once(self) -> None:
+        """Write the preamble before every sequence instead of computing it once for all."""
+        self._shares_prefix = False
 
-        Args:
-            views: (B, C, 3, H, W) RGB 0..255, uint8 or float; missing views hold anything.
-            present: (B, C) bool.
-
-        Returns:
-            (B, C, P, D); zero where a view is missing.
-        """
-        features: Tensor = self.vision_tower(views)
-        return features * present[:, :, None, None]
+    def text_embedding(self) -> nn.Module:
+        """The decoder's embedding."""
+        embedding: nn.Module = self.language.model.embed_tokens
+        return embedding
 
     def scene_tokens(self, features: Tensor, present: Tensor) -> Tensor:
         """What the language model reads between the preamble and the first question.
@@ -165,18 +168,45 @@ class LlamaVlm(nn.Module):
         Returns:
             (B, S, E): each camera's name and its visual tokens.
         """
-        tokens = self.mm_projector(features).transpose(-1, -2)  # (B, C, E, P)
-        tokens = self.scene_norm(self.img_adapter(tokens).transpose(-1, -2))  # (B, C, P', E)
-        tokens = torch.where(present[:, :, None, None], tokens, self.missing_view)
-        tokens = tokens + self.slot_embedding
+        tokens = self.visual_tokens(features, present)
         parts: list[Tensor] = []
         for view, name in enumerate(self._view_names):
             parts += [self._embed(name, len(tokens)), tokens[:, view]]
         return torch.cat([part.to(tokens.dtype) for part in parts], dim=1)
 
+    def pack(self, conversations: Sequence[Conversation]) -> PackedText:
+        """All turns of a conversation in a row; the answers and their ends are learnt."""
+        rows: list[list[int]] = []
+        answer_rows: list[list[int]] = []
+        for turns in conversations:
+            ids: list[int] = []
+            answer_at: list[int] = []
+            for question, answer in turns:
+                ids += self.tokenizer.encode(question)
+                learnt = (*self.tokenizer.encode(answer), self.tokenizer.end_id)
+                answer_at += range(len(ids), len(ids) + len(learnt))
+                ids += learnt
+            rows.append(ids)
+            answer_rows.append(answer_at)
+        keep = padded_rows([[1] * len(row) for row in answer_rows], 0).bool()
+        return PackedText(
+            padded_rows(rows, self.tokenizer.pad_id), padded_rows(answer_rows, 0), keep
+        )
+
     def answer_logits(self, scene: Tensor, text: TextBatch) -> Tensor:
-        """(B, K, V) prediction for each answer token, from the token before it."""
+        """(B, K, V) prediction for each answer token, from the token before it.
+
+        Raises:
+            TypeError: the text was packed for another family.
+        """
+        if not isinstance(text, PackedText):
+            raise TypeError(f"text is {type(text).__name__}, expected PackedText from pack()")
         tokens = torch.cat([scene, self._embed_ids(text.ids).to(scene.dtype)], dim=1)
+        written = functional.pad(text.ids != self.tokenizer.pad_id, (scene.shape[1], 0), value=1)
+        if not self._shares_prefix:  # its tokens are not counted either way
+            written = functional.pad(written, (len(self._preamble), 0), value=0)
+        for moe in iter_moe_ffns(self.language):
+            moe.valid = written
         # Padding stands on the right, where a causal model's answers cannot see it.
         causal = torch.ones(*tokens.shape[1:2] * 2, dtype=torch.bool, device=tokens.device).tril()
         hidden = self._read(tokens, causal[None, None])
@@ -195,7 +225,7 @@ class LlamaVlm(nn.Module):
             (B, A) float32, normalised over the answers.
         """
         trie = self._trie.to(scene.device)
-        ids, lengths = self._padded([self.tokenizer.encode(q) for q in questions], scene.device)
+        ids, lengths = self.pad([self.tokenizer.encode(q) for q in questions], scene.device)
         nodes = trie.node_token.expand(len(questions), -1)
         text = self._embed_ids(torch.cat([ids, nodes], dim=1)).to(scene.dtype)
         mask, positions = trie_mask(trie, scene.shape[1], ids.shape[1], lengths)
@@ -223,7 +253,7 @@ class LlamaVlm(nn.Module):
         answer: list[int] = []
         while len(answer) < max_new_tokens:
             output = self.language.model(
-                inputs_embeds=tokens, past_key_values=cache, use_cache=True
+                inputs_embeds=tokens, use_cache=True, **{CACHE_WORD: cache}
             )
             next_id = int(self.language.lm_head(output.last_hidden_state[:, -1]).argmax())
             if next_id == self.tokenizer.end_id:
@@ -244,26 +274,38 @@ class LlamaVlm(nn.Module):
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
         visible = functional.pad(mask, (start, 0), value=True)
+        positions = positions + start
+        prefix: Prefix | None = None
+        if self._shares_prefix:
+            prefix = Prefix(self._prefix_state())
+        else:
+            preamble = self._embed(self._preamble, len(tokens)).to(tokens.dtype)
+            tokens = torch.cat([preamble, tokens], dim=1)
+            own = torch.ones(start, start, dtype=torch.bool, device=mask.device).tril()
+            own = functional.pad(own, (0, visible.shape[-1] - start))
+            visible = torch.cat([own.expand(*visible.shape[:2], -1, -1), visible], dim=2)
+            places = torch.arange(start, device=mask.device).expand(len(positions), -1)
+            positions = torch.cat([places, positions], dim=1)
         output = self.language.model(
             inputs_embeds=tokens,
             attention_mask=torch.zeros_like(visible, dtype=tokens.dtype).masked_fill_(
                 ~visible, torch.finfo(tokens.dtype).min
             ),
-            position_ids=positions + start,
-            past_key_values=_Prefix(self._prefix_state()),
-            use_cache=True,
+            position_ids=positions,
+            use_cache=prefix is not None,
+            **{CACHE_WORD: prefix},
         )
         hidden: Tensor = output.last_hidden_state
-        return hidden
+        return hidden if prefix is not None else hidden[:, start:]
 
     def _prefix_state(self) -> list["KeyValue"]:
         """Keys and values of the preamble, computed once per batch, or once for good in eval."""
         lasting = not self.training and not torch.is_grad_enabled()
         if lasting and self._prefix is not None:
             return self._prefix
-        recorder = _Prefix([])
+        recorder = Prefix([])
         embedded = self._embed(self._preamble, 1)
-        self.language.model(inputs_embeds=embedded, past_key_values=recorder, use_cache=True)
+        self.language.model(inputs_embeds=embedded, use_cache=True, **{CACHE_WORD: recorder})
         if lasting:
             self._prefix = recorder.states
         return recorder.states
@@ -273,74 +315,31 @@ class LlamaVlm(nn.Module):
         return embedded
 
     def _embed(self, ids: Sequence[int], batch: int) -> Tensor:
-        device = self.slot_embedding.device
+        device = self.missing_view.device
         return self._embed_ids(torch.tensor(ids, device=device)).expand(batch, -1, -1)
-
-    def _padded(
-        self, rows: Sequence[Sequence[int]], device: torch.device
-    ) -> tuple[Tensor, Tensor]:
-        longest = max(len(row) for row in rows)
-        padded = [[*row, *[self.tokenizer.pad_id] * (longest - len(row))] for row in rows]
-        lengths = [len(row) for row in rows]
-        return torch.tensor(padded, device=device), torch.tensor(lengths, device=device)
-
-
-def trie_mask(
-    trie: AnswerTrie, scene_tokens: int, question_tokens: int, lengths: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Who sees whom, and where each token stands, when trie nodes follow padded questions.
-
-    Args:
-        trie: its N inner nodes come last.
-        scene_tokens: S tokens before the question.
-        question_tokens: Q, padding included.
-        lengths: (B,) int64, tokens of each question without padding.
-
-    Returns:
-        (B, 1, S+Q+N, S+Q+N) bool, True where row attends to column, and (B, S+Q+N) int64
-        position ids: a node stands its depth behind the end of its own question.
-    """
-    prompt = scene_tokens + question_tokens
-    total = prompt + len(trie.node_token)
-    place = torch.arange(prompt, device=lengths.device)
-    is_real = place < scene_tokens + lengths[:, None]  # (B, S+Q)
-    mask = torch.ones(len(lengths), total, total, dtype=torch.bool, device=lengths.device).tril()
-    mask[:, prompt:, :prompt] = is_real[:, None]
-    mask[:, prompt:, prompt:] = trie.node_sees
-    nodes_at = scene_tokens + lengths[:, None] + trie.node_depth
-    positions = torch.cat([place.expand(len(lengths), -1), nodes_at], dim=1)
-    return mask[:, None], positions
 
 
 def _llama_config(config: LanguageConfig, tokenizer: TextTokenizer) -> LlamaConfig:
+    vocab_size = config.vocab_size or tokenizer.vocab_size
+    if vocab_size < tokenizer.vocab_size:
+        raise ValueError(
+            f"language.vocab_size is {vocab_size}, expected at least the tokenizer's "
+            f"{tokenizer.vocab_size} pieces"
+        )
     llama = LlamaConfig(
-        vocab_size=tokenizer.vocab_size,
+        vocab_size=vocab_size,
         hidden_size=config.hidden_size,
         intermediate_size=config.ffn_size,
         num_hidden_layers=config.layers,
         num_attention_heads=config.heads,
-        num_key_value_heads=config.heads,
+        num_key_value_heads=config.kv_heads or config.heads,
+        rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
+        rms_norm_eps=config.rms_eps,
         initializer_range=config.init_std,
-        tie_word_embeddings=True,
+        tie_word_embeddings=config.tie_embeddings,
         pad_token_id=tokenizer.pad_id,
         eos_token_id=tokenizer.end_id,
         bos_token_id=None,
     )
     llama._attn_implementation = config.attention
     return llama
-
-
-def _build_mm_projector(width: int, hidden: int) -> nn.Sequential:
-    """Senna's ``mm_projector``: two linear layers per visual token."""
-    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden))
-
-
-def _build_img_adapter(patches: int, tokens: int) -> nn.Sequential:
-    """Senna's ``img_adapter``: three linear layers along the token axis, always dense."""
-    return nn.Sequential(
-        nn.Linear(patches, tokens),
-        nn.GELU(),
-        nn.Linear(tokens, tokens),
-        nn.GELU(),
-        nn.Linear(tokens, tokens),
-    )

@@ -8,7 +8,7 @@ at these sizes a gather costs more than the arithmetic it saves.
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -61,6 +61,46 @@ class Routing(NamedTuple):
     """(..., N) float32."""
     weights: Tensor
     """(..., N) float32, zero where an expert is not used; sums to 1 over N."""
+
+
+class Routed(nn.Module):
+    """A module with a router whose latest decisions can be looked at."""
+
+    router: nn.Linear
+    top_k: int | None
+    """Experts used per token; None: all of them."""
+
+    def __init__(self, *, width: int, experts: int, top_k: int | None) -> None:
+        super().__init__()
+        self.router = _build_router(width, experts)
+        self.top_k = top_k
+        self.routing: Routing | None = None
+        self.valid: Tensor | None = None
+        """Bool, of the tokens' shape: False for padding and missing views. Whoever calls the
+        module sets it; it changes what is counted, not what is computed."""
+
+    def route(self, x: Tensor) -> Tensor:
+        """(..., N) float32 weights for tokens (..., E), kept for whoever looks."""
+        logits = self.router(x).float()
+        self.routing = Routing(logits, mixture_weights(logits, self.top_k))
+        return self.routing.weights
+
+    def counted(self) -> tuple[Routing, Tensor]:
+        """The latest routing, and the mask of tokens that count.
+
+        Raises:
+            ValueError: there was no forward pass yet, or ``valid`` is of another one.
+        """
+        if self.routing is None:
+            raise ValueError("the router has decided nothing yet, expected a forward pass first")
+        tokens = self.routing.weights.shape[:-1]
+        if self.valid is None:
+            return self.routing, torch.ones(
+                tokens, dtype=torch.bool, device=self.router.weight.device
+            )
+        if self.valid.shape != tokens:
+            raise ValueError(f"valid is {tuple(self.valid.shape)}, expected {tuple(tokens)}")
+        return self.routing, self.valid
 
 
 def mixture_weights(logits: Tensor, top_k: int | None) -> Tensor:
@@ -124,25 +164,18 @@ def _mean_over_valid(values: Tensor, valid: Tensor) -> Tensor:
     return (values * kept).flatten(0, -2).sum(dim=0) / kept.sum().clamp(min=1.0)
 
 
-class MoeAdapter(nn.Module):
+class MoeAdapter(Routed):
     """Eq. 1-2: ``sum_i W_i Expert_i(x_v)`` with ``W = softmax(FC(x_v))`` per visual token."""
 
     def __init__(
         self, dense: nn.Module, *, width: int, experts: int, top_k: int | None = None
     ) -> None:
-        super().__init__()
+        super().__init__(width=width, experts=experts, top_k=top_k)
         self.experts = nn.ModuleList(copy.deepcopy(dense) for _ in range(experts))
-        self.router = _build_router(width, experts)
-        self.top_k = top_k
-        self.routing: Routing | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) visual tokens to (..., E)."""
-        logits = self.router(x).float()
-        weights = mixture_weights(logits, self.top_k)
-        self.routing = Routing(logits, weights)
-        outputs = torch.stack([expert(x) for expert in self.experts], dim=-1)  # (..., E, N)
-        return (outputs * weights[..., None, :].to(outputs.dtype)).sum(dim=-1)
+        return _mix(self.experts, x, self.route(x))
 
 
 class RoutedLoraLinear(nn.Module):
@@ -162,6 +195,11 @@ class RoutedLoraLinear(nn.Module):
         nn.init.zeros_(self.up.weight)
         self.weights: Tensor | None = None
 
+    @property
+    def weight(self) -> Tensor:
+        """The shared layer's, whose dtype T5 asks for."""
+        return self.dense.weight
+
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out); :class:`LoraMoeFfn` has put the routing weights in place."""
         assert self.weights is not None  # set by the router before the layer runs
@@ -170,45 +208,40 @@ class RoutedLoraLinear(nn.Module):
         return torch.as_tensor(self.dense(x) + self.up(low * scale))
 
 
-class LoraMoeFfn(nn.Module):
+class LoraMoeFfn(Routed):
     """Any FFN with every linear layer of it given routed low-rank experts; one router for all."""
 
     def __init__(self, dense: nn.Module, *, width: int, experts: int, top_k: int, rank: int):
-        super().__init__()
+        super().__init__(width=width, experts=experts, top_k=top_k)
         self.ffn = dense
         for name, child in list(dense.named_children()):
             if isinstance(child, nn.Linear):
                 setattr(dense, name, RoutedLoraLinear(child, experts=experts, rank=rank))
-        self.router = _build_router(width, experts)
-        self.top_k = top_k
-        self.routing: Routing | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., E) to (..., E)."""
-        logits = self.router(x).float()
-        self.routing = Routing(logits, mixture_weights(logits, self.top_k))
+        weights = self.route(x)
         for layer in self.ffn.children():
             if isinstance(layer, RoutedLoraLinear):
-                layer.weights = self.routing.weights
+                layer.weights = weights
         return torch.as_tensor(self.ffn(x))
 
 
-class FullMoeFfn(nn.Module):
+class FullMoeFfn(Routed):
     """Copies of an FFN, mixed per token by their renormalised top-k weights."""
 
     def __init__(self, dense: nn.Module, *, width: int, experts: int, top_k: int) -> None:
-        super().__init__()
+        super().__init__(width=width, experts=experts, top_k=top_k)
         self.experts = nn.ModuleList(copy.deepcopy(dense) for _ in range(experts))
-        self.router = _build_router(width, experts)
-        self.top_k = top_k
-        self.routing: Routing | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., E) to (..., E)."""
-        logits = self.router(x).float()
-        self.routing = Routing(logits, mixture_weights(logits, self.top_k))
-        outputs = torch.stack([expert(x) for expert in self.experts], dim=-1)
-        return (outputs * self.routing.weights[..., None, :].to(outputs.dtype)).sum(dim=-1)
+        return _mix(self.experts, x, self.route(x))
+
+
+def _mix(experts: nn.ModuleList, x: Tensor, weights: Tensor) -> Tensor:
+    outputs = torch.stack([expert(x) for expert in experts], dim=-1)  # (..., E, N)
+    return (outputs * weights[..., None, :].to(outputs.dtype)).sum(dim=-1)
 
 
 MoeFfn = LoraMoeFfn | FullMoeFfn
@@ -229,6 +262,36 @@ def iter_moe_ffns(model: nn.Module) -> Iterator[MoeFfn]:
             yield module
 
 
+class RouterTerms(NamedTuple):
+    """The routers' own losses and how the experts were used, means over a model's layers."""
+
+    losses: Tensor
+    """(2,) float32: load-balancing and z-loss of the routed FFNs; zero for a dense model."""
+    ffn_usage: tuple[float, ...]
+    """Mean weight of each FFN expert; empty without such experts."""
+    adapter_usage: tuple[float, ...]
+    """Mean weight of each adapter expert; empty without."""
+
+
+def router_terms(model: nn.Module) -> RouterTerms:
+    """Read the routers of a model that has just computed something."""
+    ffns = [moe.counted() for moe in iter_moe_ffns(model)]
+    adapters = [moe.counted() for moe in model.modules() if isinstance(moe, MoeAdapter)]
+    losses = torch.zeros(2, device=next(model.parameters()).device)
+    if ffns:
+        balance = torch.stack([load_balance_loss(*seen) for seen in ffns]).mean()
+        router_z = torch.stack([router_z_loss(*seen) for seen in ffns]).mean()
+        losses = torch.stack([balance, router_z])
+    return RouterTerms(losses, _mean_usage(ffns), _mean_usage(adapters))
+
+
+@torch.no_grad()
+def _mean_usage(seen: Sequence[tuple[Routing, Tensor]]) -> tuple[float, ...]:
+    if not seen:
+        return ()
+    return tuple(torch.stack([expert_usage(*one) for one in seen]).mean(dim=0).tolist())
+
+
 def _build_router(width: int, experts: int) -> nn.Linear:
     router = nn.Linear(width, experts, bias=False)
     # Not zero: ties would send every token to the same experts and give copies equal gradients.
@@ -240,7 +303,7 @@ def count_idle_parameters(model: nn.Module) -> int:
     """Parameters that a token does not use: those of the experts outside its top-k."""
     idle = 0
     for moe in model.modules():
-        if isinstance(moe, FullMoeFfn):
+        if isinstance(moe, FullMoeFfn) and moe.top_k is not None:
             per_expert = sum(p.numel() for p in moe.experts[0].parameters())
             idle += (len(moe.experts) - moe.top_k) * per_expert
         elif isinstance(moe, LoraMoeFfn):
@@ -252,7 +315,8 @@ def count_idle_parameters(model: nn.Module) -> int:
 
 
 def _idle_lora_parameters(moe: LoraMoeFfn) -> int:
-    idle_share = 1.0 - moe.top_k / moe.router.out_features
+    experts = moe.router.out_features
+    idle_share = 1.0 - (moe.top_k or experts) / experts
     layers = [layer for layer in moe.ffn.children() if isinstance(layer, RoutedLoraLinear)]
     deltas = sum(layer.down.weight.numel() + layer.up.weight.numel() for layer in layers)
     return round(deltas * idle_share)

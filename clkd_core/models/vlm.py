@@ -1,30 +1,40 @@
 """What every driving vision-language model can do, whatever its family."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from clkd_core.models.moe import count_idle_parameters
 from clkd_core.models.tokenizer import TextTokenizer
 
+Conversation = Sequence[tuple[str, str]]
+"""Turns of question and answer about one scene; a question ends where its answer begins."""
 
-@dataclass(frozen=True)
-class TextBatch:
-    """Conversations to learn from. K: answer tokens of the longest answers in the batch."""
+Text = TypeVar("Text", bound="TextBatch")
 
-    ids: Tensor
-    """(B, L) int64 token ids, filled up with ``<pad>`` on the right."""
-    answer_at: Tensor
-    """(B, K) int64, where in the L tokens each answer token stands; 0 where ``keep`` is False."""
-    keep: Tensor
-    """(B, K) bool, True where there is an answer token."""
+
+class TextBatch(Protocol):
+    """Conversations to learn from, as :meth:`DrivingVlm.pack` arranges them for its family.
+
+    K: answer tokens of the longest conversation, its ends of answers included.
+    """
 
     @property
     def targets(self) -> Tensor:
-        """(B, K) int64, the answer tokens themselves."""
-        return self.ids.gather(1, self.answer_at)
+        """(B, K) int64, the answer tokens; anything where ``keep`` is False."""
+
+    @property
+    def keep(self) -> Tensor:
+        """(B, K) bool, True where there is an answer token."""
+
+    def rows(self: Text, rows: slice) -> Text:
+        """Some of the conversations, no less padded than before."""
+
+    def to(self: Text, device: torch.device) -> Text:
+        """The same on another device."""
 
 
 class DrivingVlm(Protocol):
@@ -37,7 +47,7 @@ class DrivingVlm(Protocol):
         """(H, W) of a view in pixels."""
 
     def encode_views(self, views: Tensor, present: Tensor) -> Tensor:
-        """(B, C, 3, H, W) uint8 RGB and (B, C) bool to (B, C, P, D); missing views are zero."""
+        """(B, C, 3, H, W) RGB 0..255 and (B, C) bool to (B, C, P, D); missing views are zero."""
 
     def scene_tokens(self, features: Tensor, present: Tensor) -> Tensor:
         """(B, C, P, D) and (B, C) bool to the (B, S, E) tokens the language model reads."""
@@ -48,8 +58,14 @@ class DrivingVlm(Protocol):
     def generate(self, scene: Tensor, questions: Sequence[str], max_new_tokens: int) -> list[str]:
         """One greedy answer per question."""
 
+    def pack(self, conversations: Sequence[Conversation]) -> TextBatch:
+        """Token ids of conversations, every answer followed by its end, on the CPU."""
+
     def answer_logits(self, scene: Tensor, text: TextBatch) -> Tensor:
-        """(B, K, V) prediction for each answer token of the conversations."""
+        """(B, K, V) prediction for each answer token from what stands before it."""
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write a checkpoint that :func:`clkd_core.models.checkpoint.load_vlm` reads."""
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:

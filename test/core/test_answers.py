@@ -5,9 +5,8 @@ from tiny_vlm import tiny_model, tiny_views
 from clkd_core.data.prompts import answer_text, plan_question
 from clkd_core.models.answers import build_answer_trie, score_answers
 from clkd_core.models.halving import halve
-from clkd_core.models.llama_vlm import LlamaVlm
+from clkd_core.models.llama_vlm import LlamaVlm, PackedText
 from clkd_core.models.moe import MoeConfig
-from clkd_core.models.vlm import TextBatch
 from clkd_core.types import META_ACTIONS, EgoState, RouteCommand
 
 QUESTIONS = [
@@ -24,7 +23,7 @@ def exhaustive_log_probs(model: LlamaVlm, scene: torch.Tensor, question: str) ->
         answer = model.tokenizer.encode(answer_text(action))
         ids = torch.tensor([[*asked, *answer]])
         at = torch.arange(len(asked), ids.shape[1])[None]
-        text = TextBatch(ids, at, torch.ones_like(at, dtype=torch.bool))
+        text = PackedText(ids, at, torch.ones_like(at, dtype=torch.bool))
         logits = model.answer_logits(scene, text).float().log_softmax(dim=-1)
         scores.append(logits.gather(-1, text.targets[..., None]).sum())
     return torch.stack(scores).log_softmax(dim=0)

@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -6,6 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from tiny_vlm import SQUARES_VERSION, write_squares
 
 from clkd_core.distill.__main__ import main
@@ -74,24 +77,66 @@ def test_values_out_of_range_are_refused(
     assert f"'{section}'" in capsys.readouterr().err
 
 
-@pytest.mark.slow
-def test_ctrl_c_ends_within_three_seconds_and_resume_goes_on(tmp_path: Path) -> None:
-    write_squares(tmp_path / "set", train=8, val=2)
-    config = write_config(tmp_path, steps=100_000)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "clkd_core.distill", str(config)],
+def start(config: Path, *words: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "clkd_core.distill", str(config), *words],
         stderr=subprocess.PIPE,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    state = tmp_path / "run" / "state" / "config.json"
+
+
+def wait_for_state(run: Path, process: subprocess.Popen[bytes], count: int) -> None:
+    """Until a state of at least that many steps of the first stage is there."""
     limit_s = time.monotonic() + 90
-    while not state.exists():
+    while not any(int(p.name[-7:]) >= count for p in (run / "state").glob("teacher-*")):
         assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""
-        assert time.monotonic() < limit_s, "no state within 90 s"
-        time.sleep(0.05)
+        assert time.monotonic() < limit_s, f"no state of {count} steps within 90 s"
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_within_three_seconds_and_leaves_nothing_half_written(tmp_path: Path) -> None:
+    write_squares(tmp_path / "set", train=8, val=2)
+    process = start(write_config(tmp_path, steps=100_000))
+    wait_for_state(tmp_path / "run", process, 1)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=3) == 130
     assert not list((tmp_path / "run").glob(".*"))
+
+
+@pytest.mark.slow
+def test_killed_run_resumes_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    write_squares(tmp_path / "set", train=8, val=2)
+    config = write_config(tmp_path, steps=40)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert main([str(config), f"out={whole}"]) == 0
+    for steps in (3, 17):  # each kill falls wherever it falls, within a save included
+        process = start(config, f"out={cut}", *(["--resume"] if steps > 3 else []))
+        wait_for_state(cut, process, steps)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(timeout=10) == -signal.SIGKILL
+    assert not (cut / "student").exists()
+    assert main([str(config), f"out={cut}", "--resume"]) == 0
+
+    def losses(run: Path) -> list[tuple[str, int, float]]:
+        lines = [json.loads(x) for x in (run / "metrics.jsonl").read_text().splitlines()]
+        return [(line["stage"], line["step"], line["loss"]) for line in lines]
+
+    assert losses(cut) == losses(whole)
+    for model in ("teacher", "student"):
+        ours, theirs = (load_file(run / model / "model.safetensors") for run in (cut, whole))
+        assert all(torch.equal(ours[key], value) for key, value in theirs.items())
+    assert [path.name for path in (cut / "state").iterdir()] == ["done-0000000"]
+
+
+def test_dry_run_counts_and_trains_nothing(
+    config_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(config_file), "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "teacher: " in printed and "student: " in printed
+    assert "2 steps of 4 samples" in printed and "H2G 50% of samples, 60% of tokens" in printed
+    assert not (config_file.parent / "run").exists()
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from clkd_core.errors import CheckpointError, ConfigError, FrameError
 from clkd_core.models.checkpoint import save_checkpoint
 from clkd_core.models.llama_vlm import LanguageConfig, LlamaVlm, LlamaVlmConfig
 from clkd_core.models.tokenizer import train_tokenizer
-from clkd_core.models.vision import VisionConfig
+from clkd_core.models.vision.two_scale import TwoScaleConfig
 from clkd_core.runtime.engine import Engine, choose_device
 from clkd_core.types import (
     CAMERAS,
@@ -147,7 +147,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     tokenizer = train_tokenizer(["go straight turn left right m/s route Plan"], vocab_size=300)
     config = LlamaVlmConfig(
-        vision=VisionConfig(channels=(8, 8, 16, 16), blocks=(1, 1, 1, 1), stem_width=8),
+        vision=TwoScaleConfig(channels=(8, 8, 16, 16), blocks=(1, 1, 1, 1), stem_width=8),
         language=LanguageConfig(hidden_size=32, layers=1, heads=2, ffn_size=32),
     )
     folder = tmp_path_factory.mktemp("student") / "student"

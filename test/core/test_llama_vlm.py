@@ -3,9 +3,9 @@ import torch
 from tiny_vlm import tiny_config, tiny_model, tiny_tokenizer, tiny_views
 
 from clkd_core.data.prompts import plan_question, turn_text
-from clkd_core.models.llama_vlm import LanguageConfig, LlamaVlm
-from clkd_core.models.vision import VisionConfig
-from clkd_core.models.vlm import TextBatch, count_parameters
+from clkd_core.models.llama_vlm import LanguageConfig, LlamaVlm, PackedText
+from clkd_core.models.vision.two_scale import TwoScaleConfig
+from clkd_core.models.vlm import count_parameters
 from clkd_core.types import CAMERAS, EgoState, RouteCommand
 
 QUESTION = plan_question(EgoState(stamp_ns=0, speed_mps=5.0), RouteCommand.LEFT)
@@ -75,10 +75,10 @@ def test_answer_logits_ignore_what_comes_later() -> None:
     ids = torch.tensor([model.tokenizer.encode(QUESTION + " KEEP, STRAIGHT")])
     at = torch.tensor([[ids.shape[1] - 2]])
     keep = torch.ones(1, 1, dtype=torch.bool)
-    logits = model.answer_logits(scene, TextBatch(ids, at, keep))
+    logits = model.answer_logits(scene, PackedText(ids, at, keep))
     changed = ids.clone()
     changed[0, -2:] = model.tokenizer.end_id
-    torch.testing.assert_close(logits, model.answer_logits(scene, TextBatch(changed, at, keep)))
+    torch.testing.assert_close(logits, model.answer_logits(scene, PackedText(changed, at, keep)))
 
 
 @torch.no_grad()
@@ -121,7 +121,7 @@ def test_generate_takes_the_most_probable_token_each_time() -> None:
         start = len(ids)
         while len(ids) < start + 4:
             padded = torch.tensor([[*ids, model.tokenizer.pad_id]])
-            text = TextBatch(padded, torch.tensor([[len(ids)]]), torch.tensor([[True]]))
+            text = PackedText(padded, torch.tensor([[len(ids)]]), torch.tensor([[True]]))
             best = int(model.answer_logits(scene[row : row + 1], text)[0, 0].argmax())
             if best == model.tokenizer.end_id:
                 break
@@ -148,7 +148,7 @@ def test_gradients_reach_every_weight() -> None:
     present[0, 2] = False
     ids = torch.tensor([model.tokenizer.encode(QUESTION + " KEEP, STRAIGHT")] * 2)
     at = torch.arange(ids.shape[1] - 3, ids.shape[1]).expand(2, -1)
-    text = TextBatch(ids, at, torch.ones_like(at, dtype=torch.bool))
+    text = PackedText(ids, at, torch.ones_like(at, dtype=torch.bool))
     model.answer_logits(look(model, views, present), text).square().sum().backward()
     without = [name for name, p in model.named_parameters() if p.grad is None]
     assert without == []
@@ -166,8 +166,8 @@ def test_configs_refuse_sizes_that_cannot_be_built() -> None:
     with pytest.raises(ValueError, match="hidden_size is 10"):
         LanguageConfig(hidden_size=10, heads=4)
     with pytest.raises(ValueError, match="expected even sides"):
-        VisionConfig(height_px=35)
+        TwoScaleConfig(height_px=35)
     with pytest.raises(ValueError, match="blocks must be >= 1"):
-        VisionConfig(blocks=(1, 0, 1, 1))
+        TwoScaleConfig(blocks=(1, 0, 1, 1))
     with pytest.raises(ValueError, match="expected multiples of 8"):
-        VisionConfig(side_channels=(8, 12, 8))
+        TwoScaleConfig(side_channels=(8, 12, 8))

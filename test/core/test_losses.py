@@ -7,14 +7,20 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from clkd_core.distill import losses
+from clkd_core.distill import memory
 from clkd_core.distill.losses import (
     answer_token_loss,
-    distill_kl,
     h2g_loss,
+    masked_sum,
     mean_token_loss,
     select_hard,
 )
+
+
+def cut_into(monkeypatch: pytest.MonkeyPatch, tokens: int, vocabulary: int) -> None:
+    """Let the losses work on so many tokens at a time."""
+    monkeypatch.setattr(memory, "MIN_CHUNK_VALUES", tokens * vocabulary)
+    monkeypatch.setattr(memory, "MAX_CHUNK_VALUES", tokens * vocabulary)
 
 
 def slow_h2g(token_loss: Tensor, keep: Tensor, sample_frac: float, token_frac: float) -> float:
@@ -92,11 +98,11 @@ def test_h2g_gradient_reaches_hard_tokens_only_and_is_one_over_their_number() ->
 
 
 def test_h2g_ties_go_to_the_earlier_sample_and_token() -> None:
-    hard = select_hard(
-        torch.ones(4, 4), torch.ones(4, 4, dtype=torch.bool), sample_frac=0.5, token_frac=0.5
-    )
-    assert hard.samples.tolist() == [True, True, False, False]
-    assert hard.tokens[0].tolist() == [True, True, False, False]
+    # Long enough for a sort that is not stable to mix them up.
+    alike = torch.ones(600, 600)
+    hard = select_hard(alike, alike.bool(), sample_frac=0.5, token_frac=0.5)
+    assert hard.samples.tolist() == [True] * 300 + [False] * 300
+    assert hard.tokens[0].tolist() == [True] * 300 + [False] * 300
 
 
 def test_h2g_ignores_nan_in_masked_tokens() -> None:
@@ -114,6 +120,50 @@ def test_h2g_shares_that_divide_evenly_are_not_rounded_up_by_floating_point() ->
         torch.rand(1, 100), torch.ones(1, 100, dtype=torch.bool), sample_frac=1.0, token_frac=0.07
     )
     assert int(hard.tokens.sum()) == 7
+
+
+def test_select_hard_of_one_sample_with_one_token_takes_it() -> None:
+    keep = torch.tensor([[False, True]])
+    hard = select_hard(torch.tensor([[9.0, 0.0]]), keep, sample_frac=0.01, token_frac=0.01)
+    assert hard.samples.tolist() == [True]
+    assert hard.tokens.tolist() == keep.tolist()
+
+
+def test_select_hard_takes_nothing_when_all_is_masked_whatever_stands_there() -> None:
+    keep = torch.zeros(3, 2, dtype=torch.bool)
+    hard = select_hard(torch.full((3, 2), math.nan), keep, sample_frac=1.0, token_frac=1.0)
+    assert not hard.samples.any()
+    assert not hard.tokens.any()
+
+
+def test_select_hard_never_takes_a_sample_without_an_answer_nor_counts_it() -> None:
+    keep = torch.tensor([[False, False], [True, True], [True, False]])
+    token_loss = torch.tensor([[math.inf, math.nan], [1.0, 0.0], [0.25, 9.0]])
+    hard = select_hard(token_loss, keep, sample_frac=0.5, token_frac=1.0)
+    assert hard.samples.tolist() == [False, True, False]  # ceil(0.5 x 2), not ceil(0.5 x 3)
+    assert hard.tokens.tolist() == [[False, False], [True, True], [False, False]]
+
+
+def test_select_hard_breaks_ties_between_zero_losses_within_the_kept_tokens() -> None:
+    keep = torch.tensor([[False, True, False, True, True]])
+    hard = select_hard(torch.zeros(1, 5), keep, sample_frac=1.0, token_frac=0.5)
+    assert hard.tokens.tolist() == [[False, True, False, True, False]]
+
+
+def test_h2g_of_processes_that_choose_among_all_samples_adds_up_to_that_of_one_process() -> None:
+    torch.manual_seed(0)
+    token_loss, keep = torch.rand(6, 5, requires_grad=True), torch.rand(6, 5) > 0.3
+    shares = {"sample_frac": 0.5, "token_frac": 0.6}
+    (together,) = torch.autograd.grad(h2g_loss(token_loss, keep, **shares), token_loss)
+
+    chosen = select_hard(token_loss.detach(), keep, **shares).tokens
+    parts = [
+        mean_token_loss(token_loss[rows], chosen[rows], chosen.sum())
+        for rows in (slice(0, 2), slice(2, 6))
+    ]
+    torch.testing.assert_close(sum(parts), h2g_loss(token_loss, keep, **shares))
+    (apart,) = torch.autograd.grad(sum(parts), token_loss)
+    torch.testing.assert_close(apart, together)
 
 
 @pytest.mark.parametrize("fracs", [(0.0, 0.5), (0.5, 0.0), (1.1, 0.5), (0.5, math.nan)])
@@ -135,79 +185,67 @@ def test_h2g_refuses_shapes_that_disagree() -> None:
         h2g_loss(torch.rand(2, 3), keep.float(), sample_frac=0.5, token_frac=0.5)
 
 
-def slow_kl(student: Tensor, teacher: Tensor, keep: Tensor, temperature: float) -> float:
-    total, count = 0.0, 0
-    for b, t in torch.nonzero(keep).tolist():
-        p = (teacher[b, t].double() / temperature).softmax(0)
-        q = (student[b, t].double() / temperature).softmax(0)
-        total += float((p * (p / q).log()).sum())
-        count += 1
-    return temperature**2 * total / count if count else 0.0
+def slow_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    return -functional.log_softmax(logits, -1).gather(-1, targets[..., None])[..., 0]
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-@pytest.mark.parametrize("chunk_tokens", [1, 3, 1024])
-def test_distill_kl_equals_the_slow_obvious_version_in_chunks_of_any_size(
-    temperature: float, chunk_tokens: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("chunk_tokens", [1, 4, 1024])
+def test_answer_token_loss_is_minus_the_log_probability_of_the_target(
+    chunk_tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(losses, "KD_CHUNK_TOKENS", chunk_tokens)
-    torch.manual_seed(0)
-    student, teacher = torch.randn(3, 4, 6), torch.randn(3, 4, 6)
-    keep = torch.rand(3, 4) > 0.3
-    fast = distill_kl(student, teacher, keep, temperature=temperature)
-    assert float(fast) == pytest.approx(slow_kl(student, teacher, keep, temperature), rel=1e-5)
-
-
-def test_distill_kl_is_zero_when_nothing_is_kept() -> None:
-    logits = torch.randn(2, 3, 5)
-    assert float(distill_kl(logits, -logits, torch.zeros(2, 3).bool(), temperature=2.0)) == 0.0
-
-
-def test_distill_kl_is_zero_for_equal_distributions() -> None:
-    logits = torch.randn(2, 3, 5)
-    keep = torch.ones(2, 3, dtype=torch.bool)
-    kl = distill_kl(logits, logits + 3.0, keep, temperature=2.0)
-    assert float(kl) == pytest.approx(0.0, abs=1e-6)
-
-
-def test_distill_kl_gives_the_teacher_no_gradient_and_masked_tokens_none() -> None:
-    student = torch.randn(1, 2, 5, requires_grad=True)
-    teacher = torch.randn(1, 2, 5, requires_grad=True)
-    distill_kl(student, teacher, torch.tensor([[True, False]]), temperature=1.0).backward()
-    assert teacher.grad is None
-    assert student.grad is not None
-    assert student.grad[0, 0].any()
-    assert not student.grad[0, 1].any()
-
-
-def test_distill_kl_computes_bfloat16_in_float32() -> None:
-    student, teacher = torch.randn(1, 3, 7).bfloat16(), torch.randn(1, 3, 7).bfloat16()
-    keep = torch.ones(1, 3, dtype=torch.bool)
-    low = distill_kl(student, teacher, keep, temperature=2.0)
-    assert low.dtype == torch.float32
+    cut_into(monkeypatch, chunk_tokens, vocabulary=5)
+    logits = torch.randn(2, 3, 5, requires_grad=True)
+    targets, upstream = torch.randint(0, 5, (2, 3)), torch.rand(2, 3)
+    fast, slow = answer_token_loss(logits, targets), slow_token_loss(logits, targets)
+    torch.testing.assert_close(fast, slow)
     torch.testing.assert_close(
-        low, distill_kl(student.float(), teacher.float(), keep, temperature=2.0)
+        torch.autograd.grad(fast, logits, upstream), torch.autograd.grad(slow, logits, upstream)
     )
 
 
-def test_distill_kl_refuses_what_does_not_fit() -> None:
-    logits, keep = torch.randn(2, 8, 5), torch.ones(2, 8, dtype=torch.bool)
-    with pytest.raises(
-        ValueError,
-        match=r"teacher_logits is \(2, 7, 5\), expected \(2, 8, 5\) like student_logits",
-    ):
-        distill_kl(logits, torch.randn(2, 7, 5), keep, temperature=1.0)
-    with pytest.raises(ValueError, match=r"keep is \(2, 7\)"):
-        distill_kl(logits, logits, keep[:, :7], temperature=1.0)
-    with pytest.raises(ValueError, match=r"temperature is 0\.0"):
-        distill_kl(logits, logits, keep, temperature=0.0)
+def test_answer_token_loss_has_the_gradient_of_finite_differences() -> None:
+    logits = torch.randn(2, 3, 5, dtype=torch.float64, requires_grad=True)
+    targets = torch.randint(0, 5, (2, 3))
+    assert torch.autograd.gradcheck(lambda z: answer_token_loss(z, targets), (logits,))
 
 
-def test_answer_token_loss_is_minus_the_log_probability_of_the_target() -> None:
-    logits, targets = torch.randn(2, 3, 5), torch.randint(0, 5, (2, 3))
-    slow = -functional.log_softmax(logits, -1).gather(-1, targets[..., None])[..., 0]
-    torch.testing.assert_close(answer_token_loss(logits, targets), slow)
+def test_answer_token_loss_is_float32_and_its_gradient_of_the_logits_type() -> None:
+    logits = torch.randn(2, 3, 5).bfloat16().requires_grad_()
+    targets = torch.randint(0, 5, (2, 3))
+    loss = answer_token_loss(logits, targets)
+    torch.testing.assert_close(loss, slow_token_loss(logits.float(), targets))
+    loss.sum().backward()
+    assert logits.grad is not None
+    assert logits.grad.dtype == torch.bfloat16
+
+
+def test_answer_token_loss_gives_tokens_outside_the_mean_no_gradient_even_if_nan() -> None:
+    logits = torch.randn(1, 3, 5)
+    logits[0, 1] = math.nan
+    logits.requires_grad_()
+    targets = torch.tensor([[1, 2, -100]])
+    token_loss = answer_token_loss(logits, targets)
+    assert token_loss[0, 1].isnan()
+    assert token_loss[0, 2] == 0.0
+    mean_token_loss(token_loss, torch.tensor([[True, False, True]])).backward()
+    assert logits.grad is not None
+    assert logits.grad[0, 0].any()
+    assert not logits.grad[0, 1:].any()
+
+
+def test_answer_token_loss_refuses_targets_of_another_shape() -> None:
+    with pytest.raises(ValueError, match=r"targets is \(2, 4\), expected \(B, L\) of logits"):
+        answer_token_loss(torch.randn(2, 3, 5), torch.zeros(2, 4, dtype=torch.long))
 
 
 def test_mean_token_loss_of_nothing_is_zero() -> None:
-    assert float(mean_token_loss(torch.rand(1, 2), torch.zeros(1, 2).bool())) == 0.0
+    nothing = torch.zeros(1, 2).bool()
+    assert float(mean_token_loss(torch.rand(1, 2), nothing)) == 0.0
+    assert float(mean_token_loss(torch.rand(1, 2), nothing, torch.tensor(0))) == 0.0
+
+
+def test_mean_token_loss_divides_by_the_count_it_is_given() -> None:
+    token_loss, keep = torch.tensor([[1.0, 2.0, math.nan]]), torch.tensor([[True, True, False]])
+    assert float(masked_sum(token_loss, keep)) == 3.0
+    assert float(mean_token_loss(token_loss, keep)) == 1.5
+    assert float(mean_token_loss(token_loss, keep, torch.tensor(6))) == 0.5

@@ -2,7 +2,7 @@ import copy
 
 import pytest
 import torch
-from tiny_vlm import tiny_model, tiny_views
+from tiny_vlm import tiny_model, tiny_t5_language, tiny_t5_model, tiny_views
 from torch import Tensor, nn
 
 from clkd_core.data.prompts import plan_question
@@ -121,6 +121,23 @@ def test_fresh_student_scores_within_1e5_of_its_dense_twin(kind: str) -> None:
         scene = model.scene_tokens(model.encode_views(views, present), present)
         scores.append(model.answer_log_probs(scene, [plan_question(None, None)] * 2))
     torch.testing.assert_close(scores[0], scores[1], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("gated_ffn", [False, True])
+@pytest.mark.parametrize("kind", ["lora", "full"])
+@torch.no_grad()
+def test_fresh_t5_student_predicts_within_1e5_of_its_dense_twin(
+    kind: str, gated_ffn: bool
+) -> None:
+    teacher = tiny_t5_model(language=tiny_t5_language(gated_ffn=gated_ffn))
+    dense = halve(teacher).eval()
+    moe = MoeConfig(ffn_kind=kind, ffn_experts=2, adapter_experts=2, lora_rank=2)  # type: ignore[arg-type]
+    student = halve(teacher, moe=moe).eval()
+    assert len(list(iter_moe_ffns(student))) == 4
+    views, present = tiny_views(2)
+    text = dense.pack([[(" Plan:", " STOP, STRAIGHT")], [(" Plan:", " KEEP, STRAIGHT")]])
+    logits = [model(views, present, text) for model in (dense, student)]
+    torch.testing.assert_close(logits[0], logits[1], atol=1e-5, rtol=0)
 
 
 def test_every_expert_gets_a_gradient_of_its_own() -> None:

@@ -7,11 +7,12 @@ from tiny_vlm import SQUARES_VERSION, tiny_model, write_squares
 
 from clkd_core.data.keyframes import load_keyframes
 from clkd_core.distill.config import AugmentConfig
+from clkd_core.distill.feed.batches import Batch, Look, build_batch
+from clkd_core.distill.feed.samples import load_samples
 from clkd_core.distill.losses import answer_token_loss, h2g_loss
-from clkd_core.distill.parts import PartedModel
-from clkd_core.distill.samples import Batch, build_batch, load_samples
+from clkd_core.distill.processes.parts import PartedModel
+from clkd_core.models.base import VlmBase
 from clkd_core.models.halving import halve
-from clkd_core.models.llama_vlm import LlamaVlm
 from clkd_core.models.moe import MoeConfig
 
 
@@ -30,16 +31,15 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> Batch:
     samples = load_samples(load_keyframes(root, SQUARES_VERSION, "train"), (36, 64), workers=1)
     return build_batch(
         samples,
-        range(7),
-        tiny_model().tokenizer,
+        [Look(index, (1, 0, 0, index)) for index in range(7)],
+        tiny_model(),
         AugmentConfig(),
         questions_per_sample=1,
-        seed=(1, 0, 0),
         device=torch.device("cpu"),
     )
 
 
-def moe_student() -> LlamaVlm:
+def moe_student() -> VlmBase:
     """In evaluation mode, so that a sample does not depend on its part's statistics."""
     return halve(tiny_model(), moe=MoeConfig(lora_rank=1, adapter_experts=2)).eval()
 
@@ -58,7 +58,7 @@ def test_parts_give_the_gradients_of_the_whole_batch(batch: Batch, parts: int) -
     student = moe_student()
     parted = PartedModel(student, parts, bf16=False)
     outputs = parted.forward(batch)
-    (loss_of(outputs.logits, batch) + 0.0 * outputs.router_terms.sum()).backward()
+    (loss_of(outputs.logits, batch) + 0.0 * outputs.router_losses.sum()).backward()
     parted.backward()
     for (name, ours), theirs in zip(student.named_parameters(), whole.parameters(), strict=True):
         expected = torch.zeros_like(ours) if theirs.grad is None else theirs.grad
@@ -86,18 +86,19 @@ def test_router_terms_reach_the_routers_and_usage_sums_to_one(batch: Batch) -> N
     student = moe_student()
     parted = PartedModel(student, 2, bf16=False)
     outputs = parted.forward(batch)
-    (0.0 * outputs.logits.sum() + outputs.router_terms.sum()).backward()
+    (0.0 * outputs.logits.sum() + outputs.router_losses.sum()).backward()
     parted.backward()
     router = student.language.model.layers[0].mlp.router.weight
     assert router.grad is not None
     assert router.grad.abs().sum() > 0
-    assert sum(outputs.usage) == pytest.approx(1.0, abs=1e-3)
+    assert sum(outputs.ffn_usage) == pytest.approx(1.0, abs=1e-3)
+    assert sum(outputs.adapter_usage) == pytest.approx(1.0, abs=1e-3)
 
 
 def test_dense_model_has_no_router_terms(batch: Batch) -> None:
     outputs = PartedModel(tiny_model(), 2, bf16=False).forward(batch)
-    assert outputs.router_terms.tolist() == [0.0, 0.0]
-    assert outputs.usage == ()
+    assert outputs.router_losses.tolist() == [0.0, 0.0]
+    assert outputs.ffn_usage == outputs.adapter_usage == ()
 
 
 def test_statistics_of_all_parts_are_joined(batch: Batch) -> None:

@@ -16,7 +16,7 @@ from clkd_core.models.llama_vlm import LanguageConfig, LlamaVlm, LlamaVlmConfig
 from clkd_core.models.planner import Planner, PlannerConfig
 from clkd_core.models.planner_checkpoint import student_identity, write_planner
 from clkd_core.models.tokenizer import train_tokenizer
-from clkd_core.models.vision import VisionConfig
+from clkd_core.models.vision.two_scale import TwoScaleConfig
 from clkd_core.runtime.engine import Engine
 from clkd_core.runtime.planning import PlannerEngine
 from clkd_core.types import (
@@ -33,7 +33,7 @@ from clkd_core.types import (
 def write_student(folder: Path, seed: int = 0) -> None:
     """A real student with random weights, and a planner made for it."""
     texts = [plan_question(None, None), *(action.text for action in META_ACTIONS)]
-    vision = VisionConfig(
+    vision = TwoScaleConfig(
         height_px=32, width_px=64, stem_width=8, channels=(8, 8, 8, 8), blocks=(1, 1, 1, 1)
     )
     language = LanguageConfig(hidden_size=16, layers=1, heads=2, ffn_size=16)

@@ -19,7 +19,7 @@ from clkd_core.models.llama_vlm import LanguageConfig, LlamaVlm, LlamaVlmConfig
 from clkd_core.models.planner import NO_ACTION, NO_COMMAND, PlannerConfig, build_inputs
 from clkd_core.models.planner_checkpoint import load_planner
 from clkd_core.models.tokenizer import train_tokenizer
-from clkd_core.models.vision import VisionConfig
+from clkd_core.models.vision.two_scale import TwoScaleConfig
 from clkd_core.planner_training.config import (
     DropoutConfig,
     PlannerDataConfig,
@@ -167,7 +167,7 @@ def write_student(folder: Path) -> None:
     """A real student, as small as it gets, with random weights."""
     texts = [plan_question(None, None), *(action.text for action in META_ACTIONS)]
     config = LlamaVlmConfig(
-        vision=VisionConfig(
+        vision=TwoScaleConfig(
             height_px=32, width_px=64, stem_width=8, channels=(8, 8, 8, 8), blocks=(1, 1, 1, 1)
         ),
         tokens_per_view=1,

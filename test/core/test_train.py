@@ -16,11 +16,12 @@ from clkd_core.distill.config import (
     StudentConfig,
     TrainConfig,
 )
-from clkd_core.distill.run import read_metrics
+from clkd_core.distill.record.metrics_log import read_metrics
+from clkd_core.distill.setup import ensure_data
 from clkd_core.distill.train import train
 from clkd_core.errors import ConfigError, DataError
 from clkd_core.metrics.ego_status import EgoStatusBaseline
-from clkd_core.models.checkpoint import load_checkpoint
+from clkd_core.models.checkpoint import load_vlm
 from clkd_core.models.moe import MoeConfig
 from clkd_core.models.vlm import count_parameters
 
@@ -70,8 +71,8 @@ def finished(squares: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainCo
 def test_run_leaves_student_teacher_baseline_metrics_curves_and_report(
     finished: TrainConfig,
 ) -> None:
-    student = load_checkpoint(finished.out / "student")
-    teacher = load_checkpoint(finished.out / "teacher")
+    student = load_vlm(finished.out / "student")
+    teacher = load_vlm(finished.out / "teacher")
     assert student.config.moe is not None
     assert count_parameters(student)[0] < count_parameters(teacher)[0]
     assert EgoStatusBaseline.load(finished.out / "student" / "ego_status")
@@ -106,14 +107,15 @@ def test_teacher_learns_from_regular_samples_only(
     squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[int, list[bool]] = {0: [], 1: []}
-    draw = train_module._draw_batch
+    draw = train_module._draw_batches
 
     def spy(*args, **kwargs):
-        batch = draw(*args, **kwargs)
-        seen[kwargs["stage"]] += batch.is_corner.tolist()
-        return batch
+        batches = draw(*args, **kwargs)
+        for batch in batches:
+            seen[kwargs["stage"]] += batch.is_corner.tolist()
+        return batches
 
-    monkeypatch.setattr(train_module, "_draw_batch", spy)
+    monkeypatch.setattr(train_module, "_draw_batches", spy)
     train(config_for(squares, tmp_path / "run"))
     assert not any(seen[0])
     assert any(seen[1])
@@ -135,8 +137,8 @@ def test_interrupted_run_resumes_bit_for_bit(
     config = config_for(squares, tmp_path / "run")
     check = train_module._check_finite
 
-    def interrupt(loss, at_stage, at_step, batch):
-        check(loss, at_stage, at_step, batch)
+    def interrupt(loss, at_stage, at_step, batch, world):
+        check(loss, at_stage, at_step, batch, world)
         if (at_stage, at_step) == (stage, step):
             raise KeyboardInterrupt
 
@@ -209,7 +211,7 @@ def test_missing_set_is_generated_where_a_world_config_says_how(
         root=tmp_path / "set", version=SQUARES_VERSION, world=tmp_path / "world.yaml"
     )
     for _ in range(2):
-        train_module.ensure_data(data)
+        ensure_data(data)
     assert made == [3]
 
 

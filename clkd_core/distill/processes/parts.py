@@ -16,10 +16,9 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from clkd_core.distill.samples import Batch
-from clkd_core.models.llama_vlm import LlamaVlm
-from clkd_core.models.moe import expert_usage, iter_moe_ffns, load_balance_loss, router_z_loss
-from clkd_core.models.vlm import TextBatch
+from clkd_core.distill.feed.batches import Batch
+from clkd_core.models.base import VlmBase
+from clkd_core.models.moe import RouterTerms, router_terms
 
 T = TypeVar("T")
 
@@ -29,16 +28,18 @@ class Outputs(NamedTuple):
 
     logits: Tensor
     """(B, K, V) for the answer tokens."""
-    router_terms: Tensor
+    router_losses: Tensor
     """(2,) float32: load-balancing and z-loss, means over layers; zero for a dense model."""
-    usage: tuple[float, ...]
-    """Share of the tokens of each routed expert, mean over layers; empty for a dense model."""
+    ffn_usage: tuple[float, ...]
+    """Mean weight of each routed FFN expert; empty for a dense model."""
+    adapter_usage: tuple[float, ...]
+    """Mean weight of each adapter expert; empty for a dense model."""
 
 
 class PartedModel:
     """A model and its copies with shared weights, one per part of the batch."""
 
-    def __init__(self, model: LlamaVlm, parts: int, *, bf16: bool) -> None:
+    def __init__(self, model: VlmBase, parts: int, *, bf16: bool) -> None:
         """Make ``parts - 1`` copies of ``model``; its mode is theirs.
 
         Raises:
@@ -57,12 +58,13 @@ class PartedModel:
         """Run the batch; the outputs are leaves: call :meth:`backward` after the loss's own."""
         parts = self._split(batch)
         results = self._run([partial(self._forward_part, m, b) for m, b in parts])
-        self._pending = [(logits, terms) for logits, terms, _ in results]
-        usages = [usage for _, _, usage in results]
+        self._pending = [(logits, terms.losses) for logits, terms in results]
+        losses = torch.stack([losses.detach() for _, losses in self._pending])
         self._joined = Outputs(
             torch.cat([logits.detach() for logits, _ in self._pending]).requires_grad_(),
-            torch.stack([terms.detach() for _, terms in self._pending]).mean(0).requires_grad_(),
-            tuple(round(sum(shares) / len(shares), 4) for shares in zip(*usages, strict=True)),
+            losses.mean(0).requires_grad_(),
+            _mean_shares([terms.ffn_usage for _, terms in results]),
+            _mean_shares([terms.adapter_usage for _, terms in results]),
         )
         return self._joined
 
@@ -76,7 +78,7 @@ class PartedModel:
         assert self._joined is not None  # forward comes first
         logits_grad = self._joined.logits.grad
         assert logits_grad is not None  # and so does the loss's own backward
-        terms_grad = self._joined.router_terms.grad
+        terms_grad = self._joined.router_losses.grad
         rows = [len(logits) for logits, _ in self._pending]
         calls = [
             partial(_backward_part, part, grad, terms_grad, len(rows))
@@ -87,27 +89,21 @@ class PartedModel:
         self._join_gradients()
         self._join_statistics()
 
-    def _forward_part(
-        self, model: LlamaVlm, batch: Batch
-    ) -> tuple[Tensor, Tensor, tuple[float, ...]]:
-        with torch.autocast(batch.views.device.type, torch.bfloat16, enabled=self._bf16):
-            scene = model.scene_tokens(
-                model.encode_views(batch.views, batch.present), batch.present
-            )
-            logits = model.answer_logits(scene, batch.text)
-        terms, usage = _router_terms(model, scene.shape[1], batch.text.ids)
-        return logits.float(), terms, usage
+    def _forward_part(self, model: VlmBase, batch: Batch) -> tuple[Tensor, RouterTerms]:
+        with torch.autocast(batch.present.device.type, torch.bfloat16, enabled=self._bf16):
+            logits = model(batch.views, batch.present, batch.text, batch.features)
+        return logits.float(), router_terms(model)
 
-    def _infer_part(self, model: LlamaVlm, batch: Batch) -> Tensor:
+    def _infer_part(self, model: VlmBase, batch: Batch) -> Tensor:
         with torch.no_grad():  # per thread, like autocast
             return self._forward_part(model, batch)[0]
 
-    def _split(self, batch: Batch) -> list[tuple[LlamaVlm, Batch]]:
+    def _split(self, batch: Batch) -> list[tuple[VlmBase, Batch]]:
         """Rows in order, as evenly as they go; a batch smaller than the parts leaves some idle."""
         count = min(len(self._models), len(batch.sample_tokens))
         bounds = [len(batch.sample_tokens) * i // count for i in range(count + 1)]
         return [
-            (model, _rows(batch, slice(start, end)))
+            (model, batch.rows(slice(start, end)))
             for model, (start, end) in zip(self._models, pairwise(bounds), strict=False)
         ]
 
@@ -138,7 +134,7 @@ class PartedModel:
                     statistic.copy_(mean)
 
 
-def _with_shared_weights(model: LlamaVlm) -> LlamaVlm:
+def _with_shared_weights(model: VlmBase) -> VlmBase:
     twin = copy.deepcopy(model)
     for ours, theirs in zip(twin.parameters(), model.parameters(), strict=True):
         ours.data = theirs.data
@@ -155,28 +151,5 @@ def _backward_part(
         torch.autograd.backward([logits, terms], [logits_grad, terms_grad / parts])
 
 
-def _rows(batch: Batch, rows: slice) -> Batch:
-    text = TextBatch(batch.text.ids[rows], batch.text.answer_at[rows], batch.text.keep[rows])
-    return Batch(
-        views=batch.views[rows],
-        present=batch.present[rows],
-        text=text,
-        is_corner=batch.is_corner[rows],
-        sample_tokens=batch.sample_tokens[rows],
-    )
-
-
-def _router_terms(
-    model: LlamaVlm, scene_tokens: int, ids: Tensor
-) -> tuple[Tensor, tuple[float, ...]]:
-    """(2,) load-balancing and z-loss averaged over layers, and each expert's share of tokens."""
-    of_scene = torch.ones(len(ids), scene_tokens, dtype=torch.bool, device=ids.device)
-    valid = torch.cat([of_scene, ids != model.tokenizer.pad_id], dim=1)
-    routings = [moe.routing for moe in iter_moe_ffns(model) if moe.routing is not None]
-    if not routings:
-        return torch.zeros(2, device=ids.device), ()
-    balance = torch.stack([load_balance_loss(routing, valid) for routing in routings]).mean()
-    router_z = torch.stack([router_z_loss(routing, valid) for routing in routings]).mean()
-    with torch.no_grad():
-        usage = torch.stack([expert_usage(routing, valid) for routing in routings]).mean(dim=0)
-    return torch.stack([balance, router_z]), tuple(usage.tolist())
+def _mean_shares(usages: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
+    return tuple(round(sum(shares) / len(shares), 4) for shares in zip(*usages, strict=True))

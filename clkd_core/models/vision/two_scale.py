@@ -1,21 +1,21 @@
-"""The vision tower: one small network for the road ahead, one at half size for all around.
+"""The nano tower: one small network for the road ahead, one at half size for all around.
 
 Most of what decides is seen by CAM_FRONT, and a view of half the side costs a quarter. Each of
 the two has its own normalisation statistics, which is why they do not share weights.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from timm.models.byobnet import ByoBlockCfg, ByobNet, ByoModelCfg
 from torch import Tensor, nn
 from torch.nn import functional
 
+from clkd_core.models.stacks import Stack
+from clkd_core.models.vision.pixels import IMAGENET_MEAN, IMAGENET_STD, Normalise
 from clkd_core.types import CAMERAS
-
-PIXEL_MEAN = (0.485, 0.456, 0.406)
-PIXEL_STD = (0.229, 0.224, 0.225)
-"""ImageNet's statistics of RGB in 0..1, the usual normalisation of timm's towers."""
 
 STAGES = 4
 FRONT_STRIDE = 32
@@ -23,7 +23,7 @@ FRONT_STRIDE = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class VisionConfig:
+class TwoScaleConfig:
     """Two residual networks of four stages (He et al. 2015) as timm builds them.
 
     Raises:
@@ -31,6 +31,7 @@ class VisionConfig:
             rounds others).
     """
 
+    kind: Literal["two_scale"] = "two_scale"
     height_px: int = 72
     """H: rows of a view as it comes from the decoder; even."""
     width_px: int = 128
@@ -59,27 +60,44 @@ class VisionConfig:
         """P: feature cells of a view."""
         return -(-self.height_px // FRONT_STRIDE) * -(-self.width_px // FRONT_STRIDE)
 
+    @property
+    def feature_width(self) -> int:
+        """D: channels of a feature cell."""
+        return self.channels[-1]
 
-class VisionTower(nn.Module):
+    def stacks(self) -> tuple[Stack, ...]:
+        """The stages, which both networks lose blocks of alike."""
+        return tuple(
+            Stack(
+                f"vision.stage{i}",
+                (f"vision_tower.front.stages.{i}.", f"vision_tower.side.stages.{i}."),
+                count,
+                entry_stays=True,
+            )
+            for i, count in enumerate(self.blocks)
+        )
+
+    def with_blocks(self, blocks: Mapping[str, int]) -> "TwoScaleConfig":
+        """The same networks with other depths."""
+        first, second, third, fourth = (blocks[stack.name] for stack in self.stacks())
+        return replace(self, blocks=(first, second, third, fourth))
+
+
+class TwoScaleTower(nn.Module):
     """All six views to patch features of one size."""
 
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, config: VisionConfig) -> None:
+    def __init__(self, config: TwoScaleConfig) -> None:
         super().__init__()
         self.config = config
+        self.normalise = Normalise(IMAGENET_MEAN, IMAGENET_STD)
         self.front = _build_net(config, config.channels, last_stride=2)
         # Half the pixels along each side and one halving less: the same grid of cells.
         self.side = _build_net(config, (*config.side_channels, config.channels[-1]), last_stride=1)
-        mean, std = (torch.tensor(v).view(3, 1, 1) * 255 for v in (PIXEL_MEAN, PIXEL_STD))
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("std", std, persistent=False)
 
     def forward(self, views: Tensor) -> Tensor:
         """(B, C, 3, H, W) pixels 0..255, any dtype, to (B, C, P, D) in the networks' dtype."""
         batch, cameras = views.shape[:2]
-        pixels = (views - self.mean) / self.std
+        pixels = self.normalise(views)
         front = self.front.forward_features(_channels_last(pixels[:, 0]))
         around = functional.avg_pool2d(pixels[:, 1:].flatten(0, 1), 2)
         side = self.side.forward_features(_channels_last(around))
@@ -92,7 +110,7 @@ def _channels_last(pixels: Tensor) -> Tensor:
     return pixels.contiguous(memory_format=torch.channels_last)
 
 
-def _build_net(config: VisionConfig, channels: tuple[int, ...], *, last_stride: int) -> ByobNet:
+def _build_net(config: TwoScaleConfig, channels: tuple[int, ...], *, last_stride: int) -> ByobNet:
     strides = (2,) * (STAGES - 1) + (last_stride,)
     blocks = tuple(
         ByoBlockCfg(type="basic", d=depth, c=width, s=stride, gs=0)
@@ -112,4 +130,4 @@ def _build_net(config: VisionConfig, channels: tuple[int, ...], *, last_stride: 
     return net.to(memory_format=torch.channels_last)
 
 
-assert CAMERAS[0] == "CAM_FRONT"  # VisionTower.forward relies on it
+assert CAMERAS[0] == "CAM_FRONT"  # TwoScaleTower.forward relies on it

@@ -1,0 +1,1 @@
+"""One batch over threads and processes: parts, sums over all, sharded weights."""

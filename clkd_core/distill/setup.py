@@ -1,0 +1,223 @@
+"""What a run starts from: device, data, teacher, student, optimizer."""
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from clkd_core.config import config_to_dict, load_config
+from clkd_core.data.keyframes import load_keyframes
+from clkd_core.distill.config import CourseConfig, DataConfig, TrainConfig, TuneConfig
+from clkd_core.distill.feed.samples import SampleSet, load_samples, tokenizer_texts
+from clkd_core.distill.state import changed_keys
+from clkd_core.errors import CheckpointError, ConfigError, DataError
+from clkd_core.models.base import VlmBase
+from clkd_core.models.checkpoint import CONFIG, MANIFEST, load_vlm
+from clkd_core.models.families import build_from_config
+from clkd_core.models.halving import halve
+from clkd_core.models.pretrained.start import load_start
+from clkd_core.models.pretrained.tokenizers import load_tokenizer
+from clkd_core.models.tokenizer import TextTokenizer, train_tokenizer
+from clkd_core.models.tuning import add_lora, freeze_text_embedding, freeze_vision
+from clkd_core.models.vlm import count_parameters
+
+log = logging.getLogger(__name__)
+
+TEACHER_KEYS = (
+    "seed",
+    "bf16",
+    "vocab_size",
+    "questions_per_sample",
+    "max_grad_norm",
+    "augment",
+    "init",
+    "model",
+    "tune",
+    "teacher",
+    "teacher_data",
+)
+"""What of a config decides what its teacher becomes, the data set's own keys apart."""
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` becomes CUDA where there is one; of several processes each takes a GPU of its own.
+
+    Raises:
+        ConfigError: no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as err:
+        raise ConfigError(f"device is {name!r}, expected auto or a torch device") from err
+    if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    return device
+
+
+def ensure_data(data: DataConfig) -> None:
+    """Generate the driving set where it is missing and a world config says how.
+
+    Raises:
+        ConfigError: the world config cannot be used.
+        DataError: a set cannot be written.
+    """
+    if data.world is None or (data.root / data.version).is_dir():
+        return
+    from clkd_core.data.world.config import WorldConfig
+    from clkd_core.data.world.generate import write_world
+
+    log.info("%s is not there: generating it from %s", data.root, data.world)
+    write_world(load_config(WorldConfig, data.world), data.root)
+
+
+def load_train(config: TrainConfig) -> SampleSet:
+    """All samples of the training split.
+
+    Raises:
+        DataError: the set is missing or damaged.
+    """
+    vision = config.model.vision
+    return load_samples(
+        load_keyframes(config.data.root, config.data.version, "train"),
+        (vision.height_px, vision.width_px),
+        workers=config.data.workers,
+        cache=config.out / "cache",
+    )
+
+
+def load_unseen(config: TrainConfig) -> SampleSet | None:
+    """The validation split, or None where there is none."""
+    root, vision = config.data.val_root or config.data.root, config.model.vision
+    try:
+        keyframes = load_keyframes(root, config.data.version, "val")
+    except DataError as err:
+        log.info("no validation split to judge on: %s", err)
+        return None
+    return load_samples(
+        keyframes,
+        (vision.height_px, vision.width_px),
+        workers=config.data.workers,
+        cache=config.out / "cache",
+    )
+
+
+def build_teacher(config: TrainConfig, samples: SampleSet) -> VlmBase:
+    """A teacher with fresh weights, or those that ``init`` names.
+
+    Raises:
+        ConfigError: the architecture does not fit what ``init`` brings.
+        CheckpointError: a source of weights cannot be used.
+    """
+    teacher = build_from_config(config.model, _build_tokenizer(config, samples))
+    load_start(
+        teacher, vlm=config.init.vlm, language=config.init.language, vision=config.init.vision
+    )
+    return teacher
+
+
+def _build_tokenizer(config: TrainConfig, samples: SampleSet) -> TextTokenizer:
+    init = config.init
+    source = init.tokenizer or init.vlm or init.language
+    if source is not None:
+        return load_tokenizer(source)
+    return train_tokenizer(tokenizer_texts(samples.keyframes), vocab_size=config.vocab_size)
+
+
+def build_student(config: TrainConfig, teacher: VlmBase) -> VlmBase:
+    """The student cut from its teacher, its experts fresh from the run's seed.
+
+    Raises:
+        ConfigError: it would be larger than its teacher.
+    """
+    torch.manual_seed(config.seed + 1)
+    student = halve(teacher, config.student.keep, config.student.moe)
+    log.info(
+        "student: %s parameters of the teacher's %s",
+        describe_size(student),
+        describe_size(teacher),
+    )
+    return student
+
+
+def prepare(model: VlmBase, tune: TuneConfig, *, checkpoint_blocks: bool) -> VlmBase:
+    """Freeze what does not learn, add LoRA, arrange for less memory; in training mode.
+
+    Raises:
+        ConfigError: LoRA is wanted for layers that are not there.
+    """
+    if not tune.vision:
+        freeze_vision(model)
+    if tune.lora is not None:
+        add_lora(model, **vars(tune.lora))
+    if not tune.text_embedding:
+        freeze_text_embedding(model)
+    elif tune.lora is not None:
+        model.text_embedding().requires_grad_(True)
+    if checkpoint_blocks:
+        model.checkpoint_blocks()
+    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    log.info("%s parameters learn", f"{learning:,}")
+    model.train()
+    return model
+
+
+def build_optimizer(model: nn.Module, course: CourseConfig) -> torch.optim.Optimizer:
+    """AdamW over what learns; weight decay on matrices only."""
+    learning = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in learning if p.ndim >= 2], "weight_decay": course.weight_decay},
+        {"params": [p for p in learning if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=course.peak_lr, fused=True)
+
+
+def teacher_note(config: TrainConfig) -> dict[str, Any]:
+    """What of the config decides what the teacher becomes, kept in its checkpoint."""
+    plain = config_to_dict(config)
+    note = {key: plain[key] for key in TEACHER_KEYS}
+    note["data"] = {key: plain["data"][key] for key in ("root", "version", "looks")}
+    return note
+
+
+def find_teacher(config: TrainConfig) -> VlmBase | None:
+    """The teacher that lies in a shared ``teacher_dir`` already, or None where there is none.
+
+    Raises:
+        CheckpointError: it is damaged.
+        ConfigError: it became what it is by another config; names the keys.
+    """
+    folder = config.teacher_folder
+    if config.teacher_dir is None or not (folder / MANIFEST).is_file():
+        return None
+    teacher = load_vlm(folder)
+    theirs = _read_note(folder).get("teacher_config", {})
+    changed = changed_keys(teacher_note(config), theirs)
+    if config.teacher is not None and changed:
+        raise ConfigError(
+            f"{folder} holds a teacher made with other values of {', '.join(changed)}; "
+            "name another teacher_dir, or set teacher to null to take it as it is"
+        )
+    log.info("the teacher in %s is taken as it is", folder)
+    return teacher
+
+
+def _read_note(folder: Path) -> Mapping[str, Any]:
+    try:
+        note = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["note"]
+    except (OSError, ValueError, KeyError) as err:
+        raise CheckpointError(f"{folder / CONFIG}: no note of how it was trained: {err}") from err
+    return note if isinstance(note, dict) else {}
+
+
+def describe_size(model: nn.Module) -> str:
+    """``1,234 (1,000 active)``."""
+    total, active = count_parameters(model)
+    return f"{total:,} ({active:,} active)"

@@ -1,0 +1,1 @@
+"""Vision towers: one tower, one file, its config on top; ``build`` knows them all."""
