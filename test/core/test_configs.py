@@ -31,6 +31,8 @@ def read_nodes(path: Path) -> object:
 READERS: dict[str, Callable[[Path], object]] = {
     "world": by_dataclass(WorldConfig),
     "train": by_dataclass(TrainConfig),
+    "ablation": by_dataclass(TrainConfig),
+    "paper": by_dataclass(TrainConfig),
     "planner": by_dataclass(PlannerTrainConfig),
     "demo": by_dataclass(DemoConfig),
     "nodes": read_nodes,
