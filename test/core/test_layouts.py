@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from clkd_core.models.base import build_mm_projector
-from clkd_core.models.pretrained.layouts import (
+from clkd_core.models.pretrained.tensors.layouts import (
     Layout,
     clip_vision,
     llama_language,

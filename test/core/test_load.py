@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from clkd_core.errors import CheckpointError
 from clkd_core.models.llama_vlm import LanguageConfig, LlamaVlm, LlamaVlmConfig
-from clkd_core.models.pretrained.layouts import (
+from clkd_core.models.pretrained.tensors.layouts import (
     Layout,
     Rule,
     clip_vision,
@@ -31,8 +31,8 @@ from clkd_core.models.pretrained.layouts import (
     senna,
     t5_language,
 )
-from clkd_core.models.pretrained.load import LoadSummary, load_mapped
-from clkd_core.models.pretrained.weights import open_weights
+from clkd_core.models.pretrained.tensors.load import LoadSummary, load_mapped
+from clkd_core.models.pretrained.tensors.weights import open_weights
 from clkd_core.models.vision.clip_tower import ClipConfig, ClipTower
 from clkd_core.models.vision.pixels import CLIP_MEAN, CLIP_STD
 

@@ -23,8 +23,11 @@ from released_tokenizers import (
 
 from clkd_core.data.lexicon import load_lexicon
 from clkd_core.errors import CheckpointError
-from clkd_core.models.pretrained.sentencepiece_file import build_piece_tokenizer, load_piece_table
-from clkd_core.models.pretrained.tokenizers import load_tokenizer
+from clkd_core.models.pretrained.tokens.sentencepiece_file import (
+    build_piece_tokenizer,
+    load_piece_table,
+)
+from clkd_core.models.pretrained.tokens.tokenizers import load_tokenizer
 from clkd_core.models.tokenizer import TextTokenizer
 
 BPE_PIECES, UNIGRAM_PIECES = bpe_pieces(), unigram_pieces()

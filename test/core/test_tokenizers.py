@@ -25,7 +25,7 @@ from clkd_core.data.lexicon import lexicon_texts
 from clkd_core.data.prompts import PREAMBLE, VIEW_NAMES, answer_text, plan_question, turn_text
 from clkd_core.errors import CheckpointError
 from clkd_core.models.answers import build_answer_trie
-from clkd_core.models.pretrained.tokenizers import load_tokenizer
+from clkd_core.models.pretrained.tokens.tokenizers import load_tokenizer
 from clkd_core.models.tokenizer import TextTokenizer, train_tokenizer
 from clkd_core.types import META_ACTIONS, EgoState, RouteCommand
 

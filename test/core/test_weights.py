@@ -13,7 +13,7 @@ from tiny_releases import State, build_llama, save_safetensors, save_torch, uniq
 from torch import Tensor, nn
 
 from clkd_core.errors import CheckpointError
-from clkd_core.models.pretrained.weights import open_weights, read_model_config
+from clkd_core.models.pretrained.tensors.weights import open_weights, read_model_config
 
 STATE: State = {
     "a.weight": torch.arange(6.0).reshape(2, 3),

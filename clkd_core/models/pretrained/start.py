@@ -5,7 +5,7 @@ from pathlib import Path
 
 from clkd_core.errors import ConfigError
 from clkd_core.models.base import VlmBase
-from clkd_core.models.pretrained.layouts import (
+from clkd_core.models.pretrained.tensors.layouts import (
     Layout,
     Rule,
     clip_vision,
@@ -14,8 +14,8 @@ from clkd_core.models.pretrained.layouts import (
     senna,
     t5_language,
 )
-from clkd_core.models.pretrained.load import load_mapped
-from clkd_core.models.pretrained.weights import WeightFiles, open_weights
+from clkd_core.models.pretrained.tensors.load import load_mapped
+from clkd_core.models.pretrained.tensors.weights import WeightFiles, open_weights
 from clkd_core.models.vision.clip_tower import ClipTower
 from clkd_core.models.vision.timm_tower import TimmTower
 

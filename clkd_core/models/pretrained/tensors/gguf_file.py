@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from clkd_core.errors import CheckpointError
-from clkd_core.models.pretrained.tensor_files import TensorInfo, first_line
+from clkd_core.models.pretrained.tensors.tensor_files import TensorInfo, first_line
 
 _BLOCK = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
 
@@ -38,7 +38,7 @@ _OUTSIDE = {
 
 
 class GgufFile:
-    """A :class:`clkd_core.models.pretrained.tensor_files.TensorFile`; tensors are float32."""
+    """A :class:`~clkd_core.models.pretrained.tensors.tensor_files.TensorFile`, dequantised."""
 
     def __init__(self, path: Path) -> None:
         """Open it, mapped into memory.

@@ -14,8 +14,8 @@ from huggingface_hub import snapshot_download
 from torch import Tensor
 
 from clkd_core.errors import CheckpointError
-from clkd_core.models.pretrained.gguf_file import GgufFile, read_gguf_config
-from clkd_core.models.pretrained.tensor_files import (
+from clkd_core.models.pretrained.tensors.gguf_file import GgufFile, read_gguf_config
+from clkd_core.models.pretrained.tensors.tensor_files import (
     SafetensorsFile,
     TensorFile,
     TensorInfo,

