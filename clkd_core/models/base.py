@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from clkd_core.data.prompts import VIEW_NAMES, answer_text
+from clkd_core.errors import CheckpointError
 from clkd_core.models.answers import build_answer_trie
 from clkd_core.models.moe import MoeAdapter, MoeConfig, build_moe_ffn
 from clkd_core.models.stacks import Stack
@@ -26,6 +27,7 @@ from clkd_core.models.vlm import Conversation, TextBatch
 from clkd_core.types import CAMERAS, META_ACTIONS
 
 Config = TypeVar("Config", bound="VlmConfig")
+Vlm = TypeVar("Vlm", bound="VlmBase")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,6 +252,22 @@ class VlmBase(nn.Module):
         from clkd_core.models.checkpoint import save_checkpoint  # it imports the families
 
         save_checkpoint(folder, self)
+
+    @classmethod
+    def from_pretrained(cls: type[Vlm], source: str | Path) -> Vlm:
+        """Read a checkpoint back, from a folder or a Hugging Face id, in evaluation mode.
+
+        Raises:
+            CheckpointError: there is none, it is damaged, or of another family.
+        """
+        from clkd_core.models.checkpoint import find_checkpoint, load_vlm
+
+        model = load_vlm(find_checkpoint(source))
+        if not isinstance(model, cls):
+            raise CheckpointError(
+                f"{source} holds a {type(model).__name__}, expected a {cls.__name__}"
+            )
+        return model
 
     def pad(self, rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
         """(B, L) int64 filled up on the right with padding, and (B,) int64 lengths."""

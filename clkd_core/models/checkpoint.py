@@ -19,6 +19,7 @@ from clkd_core.errors import CheckpointError, ConfigError, DataError
 from clkd_core.files import replace_folder, sha256_of
 from clkd_core.models.base import VlmBase
 from clkd_core.models.families import build_vlm
+from clkd_core.models.hub import download
 from clkd_core.models.tokenizer import TextTokenizer
 
 FORMAT_VERSION = 1
@@ -81,6 +82,20 @@ def load_vlm(folder: Path, device: str | torch.device = "cpu") -> VlmBase:
         raise CheckpointError(f"{folder / CONFIG}: {err}") from err
     load_weights(model, folder / WEIGHTS)
     return model.eval().to(device)
+
+
+def find_checkpoint(source: str | Path) -> Path:
+    """The folder of a checkpoint: itself, or the local copy of a model on the hub.
+
+    Args:
+        source: a folder, or, as text that names nothing here, a Hugging Face id.
+
+    Raises:
+        CheckpointError: no folder, and the hub has no such model or cannot be reached.
+    """
+    if Path(source).exists() or isinstance(source, Path):
+        return Path(source)
+    return download(source, [WEIGHTS, CONFIG, TOKENIZER, MANIFEST])
 
 
 def unique_keys(model: nn.Module) -> list[str]:

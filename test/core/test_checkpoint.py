@@ -20,7 +20,9 @@ from clkd_core.models.checkpoint import (
     write_manifest,
 )
 from clkd_core.models.halving import halve
+from clkd_core.models.llama_vlm import LlamaVlm
 from clkd_core.models.moe import MoeConfig
+from clkd_core.models.t5_vlm import T5Vlm
 
 
 @pytest.fixture
@@ -168,3 +170,38 @@ def test_failed_save_leaves_the_old_checkpoint(
         save_checkpoint(folder, tiny_model())
     assert (folder / WEIGHTS).read_bytes() == before
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_save_pretrained_and_from_pretrained_give_back_the_model(tmp_path: Path) -> None:
+    for model in (tiny_model(), tiny_t5_model()):
+        model.save_pretrained(tmp_path / "model")
+        again = type(model).from_pretrained(str(tmp_path / "model"))
+        state = again.state_dict()
+        assert all(torch.equal(state[key], value) for key, value in model.state_dict().items())
+    with pytest.raises(CheckpointError, match="holds a T5Vlm, expected a LlamaVlm"):
+        LlamaVlm.from_pretrained(tmp_path / "model")
+    assert isinstance(VlmBase.from_pretrained(tmp_path / "model"), T5Vlm)
+
+
+def test_name_that_is_no_folder_is_asked_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def copy(name: str, **_: object) -> str:
+        asked.append(name)
+        tiny_model().save_pretrained(tmp_path / "snapshot")
+        return str(tmp_path / "snapshot")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", copy)
+    assert isinstance(VlmBase.from_pretrained("somebody/nano"), LlamaVlm)
+    assert asked == ["somebody/nano"]
+
+    def fail(name: str, **_: object) -> str:
+        raise OSError("offline")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    with pytest.raises(
+        CheckpointError, match=r"somebody/nano is no file .*offline"
+    ):
+        VlmBase.from_pretrained("somebody/nano")

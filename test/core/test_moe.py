@@ -140,6 +140,20 @@ def test_fresh_t5_student_predicts_within_1e5_of_its_dense_twin(
     torch.testing.assert_close(logits[0], logits[1], atol=1e-5, rtol=0)
 
 
+@torch.no_grad()
+def test_mixtures_are_captured_whole_and_compute_the_same() -> None:
+    """No data-dependent shape and no break: what torch.compile and CUDA graphs need."""
+    x = torch.randn(2, 5, 6)
+    for moe in (
+        MoeAdapter(small_ffn(), width=6, experts=3),
+        MoeAdapter(small_ffn(), width=6, experts=3, top_k=1),
+        LoraMoeFfn(small_ffn(), width=6, experts=4, top_k=2, rank=2),
+        FullMoeFfn(small_ffn(), width=6, experts=4, top_k=2),
+    ):
+        captured = torch.compile(moe, fullgraph=True, backend="eager")
+        torch.testing.assert_close(captured(x), moe(x))
+
+
 def test_every_expert_gets_a_gradient_of_its_own() -> None:
     adapter = MoeAdapter(small_ffn(), width=6, experts=3)
     adapter(torch.randn(8, 6)).square().sum().backward()

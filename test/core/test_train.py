@@ -5,15 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_vlm import SQUARES_VERSION, tiny_config, write_squares
+from tiny_runs import config_for
+from tiny_vlm import SQUARES_VERSION, write_squares
 
 from clkd_core.distill import train as train_module
 from clkd_core.distill.config import (
     CourseConfig,
     DataConfig,
     H2gConfig,
-    ReleaseConfig,
-    StudentConfig,
     TrainConfig,
 )
 from clkd_core.distill.record.metrics_log import read_metrics
@@ -22,7 +21,6 @@ from clkd_core.distill.train import train
 from clkd_core.errors import ConfigError, DataError
 from clkd_core.metrics.ego_status import EgoStatusBaseline
 from clkd_core.models.checkpoint import load_vlm
-from clkd_core.models.moe import MoeConfig
 from clkd_core.models.vlm import count_parameters
 
 
@@ -39,25 +37,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def config_for(squares: Path, out: Path) -> TrainConfig:
-    course = CourseConfig(steps=6, batch_size=6)
-    return TrainConfig(
-        out=out,
-        device="cpu",
-        bf16=False,
-        vocab_size=512,
-        questions_per_sample=1,
-        log_every_steps=1,
-        save_every_steps=2,
-        data=DataConfig(root=squares, version=SQUARES_VERSION, workers=1),
-        model=tiny_config(),
-        teacher=course,
-        student=StudentConfig(moe=MoeConfig(lora_rank=1, adapter_experts=2)),
-        distill=course,
-        release=ReleaseConfig(half_life_steps=2.0, min_alpha=0.2),
-    )
 
 
 @pytest.fixture(scope="module")

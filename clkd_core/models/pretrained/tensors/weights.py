@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
 from torch import Tensor
 
 from clkd_core.errors import CheckpointError
+from clkd_core.models.hub import download
 from clkd_core.models.pretrained.tensors.gguf_file import GgufFile, read_gguf_config
 from clkd_core.models.pretrained.tensors.tensor_files import (
     SafetensorsFile,
@@ -36,7 +36,6 @@ _NAMES = (
 
 _SAFETENSORS = ["model.safetensors", "model-*.safetensors", f"model.safetensors{_INDEX}"]
 _TORCH = ["pytorch_model.bin", "pytorch_model-*.bin", f"pytorch_model.bin{_INDEX}"]
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 class WeightFiles(Mapping[str, Tensor]):
@@ -89,9 +88,9 @@ def open_weights(source: str | Path) -> WeightFiles:
     """
     path = Path(source)
     if not path.exists():
-        path = _download(source, [CONFIG, *_SAFETENSORS])
+        path = download(source, [CONFIG, *_SAFETENSORS])
         if not any((path / name).exists() for name in _NAMES):
-            path = _download(source, [CONFIG, *_TORCH])
+            path = download(source, [CONFIG, *_TORCH])
     owners = _open_folder(path) if path.is_dir() else _open_path(path)
     _check_names(owners, path)
     return WeightFiles(str(source), owners)
@@ -109,7 +108,7 @@ def read_model_config(source: str | Path) -> dict[str, Any]:
     """
     path = Path(source)
     if not path.exists():
-        path = _download(source, [CONFIG])
+        path = download(source, [CONFIG])
     folder = path if path.is_dir() else path.parent
     if (folder / CONFIG).is_file():
         return _read_object(folder / CONFIG)
@@ -210,16 +209,3 @@ def _read_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} holds a {type(value).__name__}, expected an object")
     return value
-
-
-def _download(source: str | Path, names: list[str]) -> Path:
-    """The hub's own cache on this machine, filled with the files that are missing in it."""
-    if isinstance(source, Path) or not _HUB_ID.fullmatch(source):
-        raise CheckpointError(f"{source} is no file and no folder")
-    try:
-        return Path(snapshot_download(source, allow_patterns=names))
-    except Exception as err:  # the errors of the hub's HTTP client change with its releases
-        raise CheckpointError(
-            f"{source} is no file and no folder here, and the Hugging Face hub does not give "
-            f"it: {first_line(err)}"
-        ) from err

@@ -11,11 +11,11 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
 from tokenizers import AddedToken, Tokenizer
 
 from clkd_core.data.prompts import PREAMBLE, answer_text
 from clkd_core.errors import CheckpointError
+from clkd_core.models.hub import download
 from clkd_core.models.pretrained.tokens.text_edges import without_edges
 from clkd_core.models.pretrained.tokens.tokenizer_files import (
     ADDED_TOKENS,
@@ -80,7 +80,7 @@ def load_tokenizer(
 def _find_file(source: str | Path) -> Path:
     path = Path(source)
     if not path.exists():
-        path = _download(source)
+        path = download(source, [*FILES, ADDED_TOKENS, *_CONFIGS])
     if path.is_file():
         if path.suffix not in READERS:
             raise CheckpointError(f"{path} is no {', '.join(READERS)} file")
@@ -94,19 +94,6 @@ def _find_file(source: str | Path) -> Path:
             f"{path} holds no {', '.join(FILES)}, and {len(gguf)} .gguf files instead of one"
         )
     return gguf[0]
-
-
-def _download(source: str | Path) -> Path:
-    """The hub's own cache on this machine, filled with the files that are missing in it."""
-    if isinstance(source, Path):
-        raise CheckpointError(f"{source} is no file and no folder")
-    try:
-        return Path(snapshot_download(source, allow_patterns=[*FILES, ADDED_TOKENS, *_CONFIGS]))
-    except Exception as err:  # the errors of the hub's HTTP client change with its releases
-        raise CheckpointError(
-            f"{source} is no file and no folder here, and the Hugging Face hub does not give "
-            f"it: {(str(err).splitlines() or [type(err).__name__])[0][:200]}"
-        ) from err
 
 
 def _declared_names(folder: Path) -> dict[str, str]:
