@@ -118,12 +118,23 @@ class CourseConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StudentConfig:
-    """How the student is cut from its teacher."""
+    """How the student is cut from its teacher.
+
+    Raises:
+        ValueError: min_blocks is not positive.
+    """
 
     keep: Literal["every_other", "first", "last"] | tuple[int, ...] = "every_other"
     """Blocks that stay of every stack; a list names them."""
+    min_blocks: int = 1
+    """Blocks that stay of a stack whose half would be fewer: 2 keeps Swin's pairs of windows and
+    shifted windows whole, and gives the sizes that the paper prints for its T5 track."""
     moe: MoeConfig | None = field(default_factory=MoeConfig)
     """Its experts; null: a dense student."""
+
+    def __post_init__(self) -> None:
+        if self.min_blocks < 1:
+            raise ValueError(f"min_blocks is {self.min_blocks}, expected >= 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,7 +45,9 @@ def build_skeletons(config: TrainConfig) -> tuple[VlmBase, VlmBase | None]:
         teacher = build_from_config(config.model, tokenizer)
         if config.distill is None:
             return teacher, None
-        return teacher, halve(teacher, config.student.keep, config.student.moe)
+        return teacher, halve(
+            teacher, config.student.keep, config.student.moe, least=config.student.min_blocks
+        )
 
 
 def _views(config: TrainConfig) -> str:

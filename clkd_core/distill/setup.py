@@ -138,7 +138,9 @@ def build_student(config: TrainConfig, teacher: VlmBase) -> VlmBase:
         ConfigError: it would be larger than its teacher.
     """
     torch.manual_seed(config.seed + 1)
-    student = halve(teacher, config.student.keep, config.student.moe)
+    student = halve(
+        teacher, config.student.keep, config.student.moe, least=config.student.min_blocks
+    )
     log.info(
         "student: %s parameters of the teacher's %s",
         describe_size(student),

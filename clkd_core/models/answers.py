@@ -82,7 +82,9 @@ def score_answers(trie: AnswerTrie, root_logits: Tensor, node_logits: Tensor) ->
     logits = torch.cat([node_logits, root_logits[:, None]], dim=1).float()  # ROOT = -1 is last
     log_probs = torch.log_softmax(logits, dim=-1)
     edge_scores = log_probs[:, trie.edge_source, trie.edge_token]  # (B, E)
-    return torch.log_softmax(edge_scores @ trie.on_path.T, dim=-1)
+    # A sum, not a product of matrices: autocast would compute that in bfloat16 and tie decisions.
+    answers = (edge_scores[:, None] * trie.on_path).sum(dim=-1)
+    return torch.log_softmax(answers, dim=-1)
 
 
 def _prefixes(answers: Sequence[Sequence[int]]) -> set[tuple[int, ...]]:

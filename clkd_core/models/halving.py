@@ -19,7 +19,9 @@ KeepRule = Literal["every_other", "first", "last"] | tuple[int, ...]
 Config = TypeVar("Config", bound=VlmConfig)
 
 
-def kept_blocks(count: int, rule: KeepRule, *, entry_stays: bool = False) -> tuple[int, ...]:
+def kept_blocks(
+    count: int, rule: KeepRule, *, entry_stays: bool = False, least: int = 1
+) -> tuple[int, ...]:
     """Which of a stack's blocks the student keeps.
 
     Args:
@@ -28,6 +30,7 @@ def kept_blocks(count: int, rule: KeepRule, *, entry_stays: bool = False) -> tup
             the indices themselves, of which those beyond a shorter stack are left out.
         entry_stays: block 0 changes the width and cannot go; it then takes the place of the
             first block kept.
+        least: where a half would be fewer blocks, the first ones of the stack stay, so many.
 
     Raises:
         ConfigError: the list keeps nothing, repeats a block or is not ascending.
@@ -44,25 +47,40 @@ def kept_blocks(count: int, rule: KeepRule, *, entry_stays: bool = False) -> tup
             "last": range(count - half, count),
         }
         kept = tuple(choices[rule])
+        if len(kept) < least:
+            kept = tuple(range(min(least, count)))
     return (0, *kept[1:]) if entry_stays else kept
 
 
-def halved_config(config: Config, rule: KeepRule) -> Config:
+def halved_config(config: Config, rule: KeepRule, *, least: int = 1) -> Config:
     """The teacher's architecture with only the kept blocks, still dense."""
-    blocks = {stack.name: len(_kept(stack, rule)) for stack in config.stacks()}
+    blocks = {stack.name: len(_kept(stack, rule, least)) for stack in config.stacks()}
     return replace(config.with_blocks(blocks), moe=None)
 
 
 def halve(
-    teacher: VlmBase, rule: KeepRule = "every_other", moe: MoeConfig | None = None
+    teacher: VlmBase,
+    rule: KeepRule = "every_other",
+    moe: MoeConfig | None = None,
+    *,
+    least: int = 1,
 ) -> VlmBase:
     """A student with half of the teacher's blocks and their weights, then given its experts.
+
+    Args:
+        teacher: stays as it is.
+        rule: see :func:`kept_blocks`.
+        moe: None leaves the student dense.
+        least: see :func:`kept_blocks`.
 
     Raises:
         ConfigError: the student would be larger than its teacher, or the rule keeps nothing.
     """
-    student = build_from_config(halved_config(teacher.config, rule), teacher.tokenizer)
-    student.load_state_dict(halved_state(teacher.state_dict(), teacher.config, rule))
+    student = build_from_config(
+        halved_config(teacher.config, rule, least=least), teacher.tokenizer
+    )
+    state = halved_state(teacher.state_dict(), teacher.config, rule, least=least)
+    student.load_state_dict(state)
     if moe is not None:
         student.add_experts(moe)
     check_size(student, teacher)
@@ -84,11 +102,11 @@ def check_size(student: VlmBase, teacher: VlmBase) -> None:
 
 
 def halved_state(
-    state: Mapping[str, Tensor], config: VlmConfig, rule: KeepRule
+    state: Mapping[str, Tensor], config: VlmConfig, rule: KeepRule, *, least: int = 1
 ) -> dict[str, Tensor]:
     """The kept blocks' tensors under their new numbers, everything else as it is."""
     places = [
-        (prefix, stack, _kept(stack, rule))
+        (prefix, stack, _kept(stack, rule, least))
         for stack in config.stacks()
         for prefix in stack.prefixes
     ]
@@ -100,8 +118,8 @@ def halved_state(
     return kept
 
 
-def _kept(stack: Stack, rule: KeepRule) -> tuple[int, ...]:
-    return kept_blocks(stack.blocks, rule, entry_stays=stack.entry_stays)
+def _kept(stack: Stack, rule: KeepRule, least: int) -> tuple[int, ...]:
+    return kept_blocks(stack.blocks, rule, entry_stays=stack.entry_stays, least=least)
 
 
 def _new_key(key: str, places: list[tuple[str, Stack, tuple[int, ...]]]) -> str | None:

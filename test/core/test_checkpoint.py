@@ -201,7 +201,5 @@ def test_name_that_is_no_folder_is_asked_of_the_hub(
         raise OSError("offline")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
-    with pytest.raises(
-        CheckpointError, match=r"somebody/nano is no file .*offline"
-    ):
+    with pytest.raises(CheckpointError, match=r"somebody/nano is no file .*offline"):
         VlmBase.from_pretrained("somebody/nano")

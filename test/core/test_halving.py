@@ -35,6 +35,13 @@ def test_kept_blocks_keep_the_entry_of_a_stage_that_changes_width() -> None:
     assert kept_blocks(2, "last", entry_stays=True) == (0,)
 
 
+def test_kept_blocks_spare_a_stack_that_is_short() -> None:
+    assert [kept_blocks(n, "every_other", least=2) for n in (1, 2, 3, 6)] == [
+        (0,), (0, 1), (0, 2), (0, 2, 4),
+    ]  # fmt: skip
+    assert kept_blocks(6, (5,), least=2) == (5,)  # a list means what it says
+
+
 @pytest.mark.parametrize("rule", [(), (7,), (2, 1), (1, 1)])
 def test_kept_blocks_refuse_a_list_that_makes_no_student(rule: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError, match="keep is"):
