@@ -85,7 +85,7 @@ def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in own.items():
         below = merged.get(key)
         if isinstance(below, Mapping) and isinstance(value, Mapping):
-            other = any(tag in value and value[tag] != below.get(tag) for tag in _TAGS)
+            other = any(tag in value and value[tag] != below.get(tag, value[tag]) for tag in _TAGS)
             merged[key] = dict(value) if other else _merged(below, value)
         else:
             merged[key] = value

@@ -1,12 +1,13 @@
 """What a config would train, counted without weights, data or a model hub."""
 
+import copy
 from pathlib import Path
 
 import torch
 
 from clkd_core.distill.config import CourseConfig, TrainConfig
 from clkd_core.distill.feed.samples import tokenizer_texts
-from clkd_core.distill.setup import describe_size
+from clkd_core.distill.setup import describe_size, prepare
 from clkd_core.models.base import VlmBase
 from clkd_core.models.families import build_from_config
 from clkd_core.models.halving import halve
@@ -44,10 +45,22 @@ def build_skeletons(config: TrainConfig) -> tuple[VlmBase, VlmBase | None]:
     with torch.device("meta"):
         teacher = build_from_config(config.model, tokenizer)
         if config.distill is None:
+            check_tuning(config, teacher)
             return teacher, None
-        return teacher, halve(
+        student = halve(
             teacher, config.student.keep, config.student.moe, least=config.student.min_blocks
         )
+        check_tuning(config, student)
+        return teacher, student
+
+
+def check_tuning(config: TrainConfig, model: VlmBase) -> None:
+    """Freeze and adapt a copy of the model as training would.
+
+    Raises:
+        ConfigError: LoRA is wanted for layers that are not there.
+    """
+    prepare(copy.deepcopy(model), config.tune, checkpoint_blocks=config.checkpoint_blocks)
 
 
 def _views(config: TrainConfig) -> str:

@@ -51,10 +51,12 @@ def decide_all(
     """
     actions: list[MetaAction] = []
     for start in range(0, len(samples.keyframes), BATCH):
-        chosen = slice(start, start + BATCH)
-        views = torch.from_numpy(samples.views[chosen]).to(device)
-        present = torch.from_numpy(samples.present[chosen]).to(device)
-        questions = [plan_question(k.ego, k.command) for k in samples.keyframes[chosen]]
+        chosen = range(start, min(start + BATCH, len(samples.keyframes)))
+        pixels, seen = samples.pixels(chosen)
+        views, present = torch.from_numpy(pixels).to(device), torch.from_numpy(seen).to(device)
+        questions = [
+            plan_question(k.ego, k.command) for k in samples.keyframes[start : start + BATCH]
+        ]
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             features = model.encode_views(torch.zeros_like(views) if blank else views, present)
             scene = model.scene_tokens(features, present)

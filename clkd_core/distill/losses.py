@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from clkd_core.distill.memory import chunks, kept_rows, wide_dtype
-from clkd_core.distill.soft_labels import (
+from clkd_core.distill.frozen.soft_labels import (
     SoftLabels,
     check_dense,
     check_keep,
@@ -24,6 +23,7 @@ from clkd_core.distill.soft_labels import (
     lumped_kl_slope,
     outcome_kl,
 )
+from clkd_core.distill.memory import chunks, kept_rows, wide_dtype
 
 IGNORED_TARGET = -100
 """Target of a token without a loss, as in torch's cross-entropy."""
@@ -161,7 +161,7 @@ def distill_kl(
         student_logits: (B, L, V), any float dtype; computed in float32 (float64 for float64),
             a few tokens at a time. The gradient has their dtype.
         teacher: (B, L, V) logits, or labels shortened from them, whose KL is a lower bound of
-            the full one (:mod:`clkd_core.distill.soft_labels`); receives no gradient.
+            the full one (:mod:`clkd_core.distill.frozen.soft_labels`); receives no gradient.
         keep: (B, L) bool, True where the token counts; elsewhere NaN does no harm.
         temperature: > 0, no unit.
         count: () divisor in place of the number of kept tokens here: that of all processes,

@@ -113,9 +113,16 @@ def build_teacher(config: TrainConfig, samples: SampleSet) -> VlmBase:
     """A teacher with fresh weights, or those that ``init`` names.
 
     Raises:
-        ConfigError: the architecture does not fit what ``init`` brings.
+        ConfigError: the architecture does not fit what ``init`` brings, or nobody trains the
+            teacher and ``init`` brings nothing.
         CheckpointError: a source of weights cannot be used.
     """
+    sources = (config.init.vlm, config.init.language, config.init.vision)
+    if config.teacher is None and not any(sources):
+        raise ConfigError(
+            f"teacher is null, {config.teacher_folder} holds none and init names no weights, "
+            "expected one of the three"
+        )
     teacher = build_from_config(config.model, _build_tokenizer(config, samples))
     load_start(
         teacher, vlm=config.init.vlm, language=config.init.language, vision=config.init.vision
@@ -206,6 +213,11 @@ def find_teacher(config: TrainConfig) -> VlmBase | None:
         raise ConfigError(
             f"{folder} holds a teacher made with other values of {', '.join(changed)}; "
             "name another teacher_dir, or set teacher to null to take it as it is"
+        )
+    wanted = (config.model.vision.height_px, config.model.vision.width_px)
+    if teacher.image_size != wanted:
+        raise ConfigError(
+            f"{folder} holds a teacher for views of {teacher.image_size}, expected {wanted}"
         )
     log.info("the teacher in %s is taken as it is", folder)
     return teacher

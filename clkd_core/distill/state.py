@@ -70,6 +70,8 @@ def save_state(
         DataError: the folder cannot be written.
     """
     place = folder / f"{progress.stage}-{progress.step:07d}"
+    if (place / MANIFEST).is_file():
+        return  # found on resuming; never set aside, so that a kill cannot lose it
     with replace_folder(place) as temporary:
         save_file(dict(weights), temporary / WEIGHTS)
         save_file(dict(moments), temporary / OPTIMIZER)
@@ -149,6 +151,15 @@ def restore_optimizer(place: Path, optimizer: torch.optim.Optimizer) -> None:
             value = laid_out(value, like)
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def forget_states(folder: Path) -> None:
+    """Remove an earlier run's states; a kill meanwhile leaves either all of them or none."""
+    if folder.is_dir():
+        aside = folder.with_name(f".{folder.name}.old")
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def discard_leftovers(folder: Path) -> None:

@@ -8,9 +8,8 @@ same: each its rows of every micro-step, with divisors that count the tokens of 
 import copy
 import json
 import logging
-import math
 import os
-import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -24,24 +23,18 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from clkd_core.config import config_to_dict, save_config
-from clkd_core.distill.clock import Clock
 from clkd_core.distill.config import CourseConfig, TrainConfig
-from clkd_core.distill.evaluate import judge
 from clkd_core.distill.feed.ahead import prefetched, shown_steps
 from clkd_core.distill.feed.batches import Batch, balance_weights, build_batch, draw_looks
 from clkd_core.distill.feed.samples import SampleSet
-from clkd_core.distill.frozen import FrozenFeatures, SoftLabelSource
-from clkd_core.distill.losses import (
-    answer_token_loss,
-    distill_kl,
-    mean_token_loss,
-    select_hard,
-)
-from clkd_core.distill.processes.parts import Outputs, PartedModel
+from clkd_core.distill.frozen.sources import FrozenFeatures, SoftLabelSource
+from clkd_core.distill.objective import Losses, clkd_loss, plain_loss
+from clkd_core.distill.processes.parts import Outputs, PartedModel, draws_random_numbers
 from clkd_core.distill.processes.sharding import shard, whole_state
 from clkd_core.distill.processes.world import World, joined_world
-from clkd_core.distill.record.metrics_log import MetricsLog, read_metrics
-from clkd_core.distill.record.report import remove_report, write_curves, write_report
+from clkd_core.distill.record.clock import Clock
+from clkd_core.distill.record.metrics_log import MetricsLog
+from clkd_core.distill.record.report import remove_report
 from clkd_core.distill.record.versions import collect_versions
 from clkd_core.distill.schedule import one_cycle_lr
 from clkd_core.distill.setup import (
@@ -52,7 +45,6 @@ from clkd_core.distill.setup import (
     ensure_data,
     find_teacher,
     load_train,
-    load_unseen,
     pick_device,
     prepare,
     teacher_note,
@@ -63,14 +55,14 @@ from clkd_core.distill.state import (
     check_same_config,
     discard_leftovers,
     find_state,
+    forget_states,
     optimizer_tensors,
     restore_optimizer,
     save_state,
 )
-from clkd_core.distill.terms import TermInputs
+from clkd_core.distill.verdict import write_verdict
 from clkd_core.errors import ConfigError, DataError
 from clkd_core.files import write_text_atomic
-from clkd_core.metrics.ego_status import fit_ego_status_baseline
 from clkd_core.models.base import VlmBase
 from clkd_core.models.checkpoint import (
     WEIGHTS,
@@ -80,7 +72,7 @@ from clkd_core.models.checkpoint import (
     unique_state,
 )
 from clkd_core.models.tuning import merge_lora
-from clkd_core.models.vlm import DrivingVlm, count_parameters
+from clkd_core.models.vlm import DrivingVlm
 
 log = logging.getLogger(__name__)
 
@@ -102,19 +94,31 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
         DataError: the data set cannot be used, or a loss is not finite (names the samples).
     """
     device = pick_device(config.device)
+    result = config.out / "student" if config.distill else config.teacher_folder
     with joined_world(device) as world:
         if not world.is_main:
             logging.getLogger("clkd_core").setLevel(logging.WARNING)
-        return _train(config, device, world, resume=resume)
+        trained = _train(config, device, world, resume=resume)
+    if trained is None:
+        log.info("%s is finished: %s", config.out, result)
+    elif world.is_main:  # alone by now: judging may take longer than others would wait
+        write_verdict(config, device, *trained)
+    return result
 
 
-def _train(config: TrainConfig, device: torch.device, world: World, *, resume: bool) -> Path:
+Trained = tuple[dict[str, DrivingVlm], SampleSet]
+"""The models of a run by name, and all samples they could learn from."""
+
+
+def _train(
+    config: TrainConfig, device: torch.device, world: World, *, resume: bool
+) -> Trained | None:
+    """All but the verdict; None where the run was finished before."""
     # ---- where the run stands -------------------------------------------------------------
     if config.fsdp and world.size == 1:
         raise ConfigError("fsdp is true and this is the only process: start several with torchrun")
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.cpu_parts))
     states = config.out / "state"
-    result = config.out / "student" if config.distill else config.teacher_folder
     found = find_state(states) if resume else None
     stage, start_step = (found[1].stage, found[1].step) if found else (STAGES[0], 0)
     if found:
@@ -122,14 +126,13 @@ def _train(config: TrainConfig, device: torch.device, world: World, *, resume: b
     elif resume:
         log.info("%s holds no state: starting anew", config.out)
     if stage == "done":
-        log.info("%s is finished: %s", config.out, result)
-        return result
+        return None
     world.wait()  # nobody may still be reading what is removed now
     if world.is_main:
         if world.size > 1:
             log.info("%d processes", world.size)
         if not resume:
-            shutil.rmtree(states, ignore_errors=True)  # of an earlier run: not ours to resume
+            forget_states(states)
             remove_report(config.out)
         discard_leftovers(states)
         save_config(config, config.out / "config.yaml")
@@ -147,6 +150,8 @@ def _train(config: TrainConfig, device: torch.device, world: World, *, resume: b
         [i for i, k in enumerate(everything.keyframes) if k.case_name == "regular"]
     )
     taught = regular if config.teacher_data == "regular" else everything
+    if config.teacher is not None and not taught.keyframes:
+        raise DataError(f"{config.data.root} has no {config.teacher_data} samples for the teacher")
     steps = {
         "teacher": config.teacher.count_steps(len(taught.keyframes)) if config.teacher else 0,
         "distill": config.distill.count_steps(len(everything.keyframes)) if config.distill else 0,
@@ -197,16 +202,9 @@ def _train(config: TrainConfig, device: torch.device, world: World, *, resume: b
                 models["teacher"] = load_vlm(config.teacher_folder).to(device)
             if world.is_main:
                 note = {"seed": config.seed, "versions": collect_versions(str(device))}
-                save_checkpoint(result, student, note=note)
-
-        # ---- 3. baselines, verdict, report ------------------------------------------------
-        if world.is_main:
-            write_verdict(run, models, everything, result)
-            done = Progress("done", 0, config_to_dict(config))
-            save_state(states, {}, {}, done, keep=config.keep_states)
-            shutil.rmtree(config.out / "cache", ignore_errors=True)  # served resuming
+                save_checkpoint(config.out / "student", student, note=note)
     world.wait()
-    return result
+    return models, everything
 
 
 @dataclass(frozen=True)
@@ -220,18 +218,6 @@ class Run:
     states: Path
 
 
-@dataclass
-class Losses:
-    """A micro-step's loss: this process's part, and the terms of all processes for the record."""
-
-    part: Tensor
-    """() float32, to be added over processes."""
-    terms: dict[str, Tensor]
-    """() float32 each, already added; ``loss`` is the sum that is minimised."""
-    record: Callable[[], dict[str, Any]]
-    """Further numbers, computed only when a line is written."""
-
-
 def train_teacher(
     run: Run, teacher: VlmBase, samples: SampleSet, steps: int, start: int, state: Path | None
 ) -> VlmBase:
@@ -240,10 +226,7 @@ def train_teacher(
     assert course is not None  # else nobody calls
 
     def loss_of(step: int, batch: Batch, outputs: Outputs) -> Losses:
-        count = world.total(batch.text.keep.sum())
-        token_loss = answer_token_loss(outputs.logits, batch.text.targets)
-        part = mean_token_loss(token_loss, batch.text.keep, count)
-        return Losses(part, {"loss": world.total(part.detach())}, dict)
+        return plain_loss(batch, outputs, world, moe=run.config.model.moe)
 
     return _run_stage(run, "teacher", teacher, course, samples, steps, start, state, loss_of)
 
@@ -260,59 +243,22 @@ def distil_student(
     """CLKD: hard tokens of hard samples, and a teacher that lets go (Eq. 7)."""
     config, world, course = run.config, run.world, run.config.distill
     assert course is not None  # else nobody calls
-    release, moe = config.release.schedule(), config.student.moe
-    shares = {"sample_frac": config.h2g.sample_frac, "token_frac": config.h2g.token_frac}
+    release = config.release.schedule()
     if config.fsdp:
         shard(teacher)
-    labels = SoftLabelSource(teacher.eval(), config, parts=_parts(run), bf16=config.bf16)
+    labels = SoftLabelSource(
+        teacher.eval(), config, samples, parts=_parts(run, None), bf16=config.bf16
+    )
 
     def loss_of(step: int, batch: Batch, outputs: Outputs) -> Losses:
-        keep, alpha = batch.text.keep, release.alpha(step)
-        count = world.total(keep.sum())
-
-        # Loss_H2G: every hard token of every hard sample, once (Eq. 3-5); samples of all
-        # processes compete, each process learns from those of its own that were chosen
-        token_loss = answer_token_loss(outputs.logits, batch.text.targets)
-        all_keep = world.gather(keep)
-        hard = select_hard(world.gather(token_loss.detach()), all_keep, **shares)
-        own = world.own_rows(len(all_keep))
-        h2g = mean_token_loss(token_loss, hard.tokens[own], hard.tokens.sum())
-
-        # Loss_KD: all answer tokens of all samples, while the teacher is still asked
-        kd = torch.zeros_like(h2g)
-        if alpha > 0 and alpha >= config.release.min_alpha:
+        alpha = release.alpha(step)
+        soft = None
+        if alpha > 0 and alpha >= config.release.min_alpha:  # else nobody asks the teacher
             soft = labels.soft_labels(batch, outputs.logits.detach())
-            kd = distill_kl(
-                outputs.logits, soft, keep, temperature=config.release.temperature, count=count
-            )
-
-        # the routers' own terms: use all experts, keep logits small
-        balance, router_z = outputs.router_losses / world.size
-        part = h2g + alpha * kd
-        if moe is not None:
-            part = part + moe.balance_weight * balance + moe.router_z_weight * router_z
-        extra: dict[str, Tensor] = {}
-        for term in config.extra_terms:
-            inputs = TermInputs(outputs.logits, batch.text.targets, keep, batch.is_corner, count)
-            value = term.compute(inputs)
-            part = part + term.weight * value
-            extra[term.name] = value
-
-        parts = {"loss": part, "h2g": h2g, "kd": kd, "balance": balance, "router_z": router_z}
-        sums = world.total(torch.stack([v.detach() for v in (parts | extra).values()]))
-        terms = dict(zip(parts | extra, sums.unbind(), strict=True))
-        terms["alpha"] = torch.tensor(alpha)
-        corner = world.gather(batch.is_corner)
-
-        def record() -> dict[str, Any]:
-            return {
-                **hard_shares(hard.samples, hard.tokens, all_keep, corner),
-                "expert_usage": world.mean_shares(outputs.ffn_usage),
-                "adapter_usage": world.mean_shares(outputs.adapter_usage),
-                **({"soft_label_error": labels.error.relative} if labels.error else {}),
-            }
-
-        return Losses(part, terms, record)
+        losses = clkd_loss(config, batch, outputs, world, alpha=alpha, soft=soft)
+        if labels.error is not None:
+            losses.record["soft_label_error"] = labels.error.relative
+        return losses
 
     try:
         return _run_stage(run, "distill", student, course, samples, steps, start, state, loss_of)
@@ -344,8 +290,8 @@ def _run_stage(
     if state is not None:
         restore_optimizer(state, optimizer)
     learning = [p for p in model.parameters() if p.requires_grad]
-    parted = PartedModel(model, _parts(run), bf16=config.bf16)
-    features = FrozenFeatures(model, config)
+    parted = PartedModel(model, _parts(run, model), bf16=config.bf16)
+    features = FrozenFeatures(model, config, samples)
     clock = Clock(stage, steps)
     # fully_shard averages gradients over processes where our parts are to be added
     factor = float(world.size if config.fsdp else 1) / course.accumulate
@@ -357,25 +303,31 @@ def _run_stage(
         for group in optimizer.param_groups:
             group["lr"] = lr
         optimizer.zero_grad(set_to_none=True)
-        for batch in batches:
+        done: list[Losses] = []
+        for micro, batch in enumerate(batches):
+            _seed(config.seed, STAGES.index(stage), step, micro, world.rank)
             outputs = parted.forward(features.attach(batch))
             losses = loss_of(step, batch, outputs)
-            _check_finite(losses.terms["loss"], stage, step, batch, world)
+            _check_finite(losses.terms["loss"], "loss", stage, step, batches, world)
             (losses.part * factor).backward()  # type: ignore[no-untyped-call]
             parted.backward()
+            done.append(losses)
         if not config.fsdp:
             world.add_gradients(learning)
         world.average_statistics(model)
         norm = nn.utils.clip_grad_norm_(learning, config.max_grad_norm)
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        _check_finite(norm, "gradient norm", stage, step, batches, world)
         optimizer.step()
 
         clock.tick(course.batch_size)
         if step % config.log_every_steps == 0 or step == steps - 1:
-            terms = {name: value.item() for name, value in losses.terms.items()}
-            grad_norm = (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
-            values = {**terms, **losses.record(), "lr": lr, "grad_norm": grad_norm}
+            terms = _means([{n: v.item() for n, v in x.terms.items()} for x in done])
+            record = _means([x.record for x in done])
+            values = {**terms, **record, "lr": lr, "grad_norm": norm.item()}
             run.metrics.write({"stage": stage, "step": step, **values, **clock.read()})
-            log.info("%s", clock.line(step, terms, lr))
+            shown = terms | {name: record[name] for name in ("alpha",) if name in record}
+            log.info("%s", clock.line(step, shown, lr))
         if config.save_every_steps and (step + 1) % config.save_every_steps == 0:
             _save(run, model, optimizer, keys, Progress(stage, step + 1, config_to_dict(config)))
 
@@ -400,60 +352,33 @@ def _save(
         save_state(run.states, weights, moments, progress_made, keep=run.config.keep_states)
 
 
-def write_verdict(
-    run: Run, models: dict[str, DrivingVlm], everything: SampleSet, result: Path
-) -> None:
-    """Judge the models on unseen drives beside the baselines; write curves and report."""
-    config = run.config
-    labelled = [k for k in everything.keyframes if k.action is not None]
-    labels = [k.action for k in labelled if k.action is not None]
-    baseline = fit_ego_status_baseline(
-        [k.ego for k in labelled], [k.command for k in labelled], labels, seed=config.seed
-    )
-    if config.distill is not None:
-        baseline.save(result / "ego_status")
-    unseen = load_unseen(config)
-    table = []
-    if unseen is not None:
-        table = judge(
-            models,
-            unseen,
-            train_labels=labels,
-            ego_baseline=baseline,
-            device=run.device,
-            bf16=config.bf16,
-        )
-    lines = read_metrics(run.metrics.path)
-    write_curves(lines, config.out / "curves.png")
-    parameters = {name: count_parameters(model) for name, model in models.items()}  # type: ignore[arg-type]
-    versions = collect_versions(str(run.device))
-    write_report(config.out / "report.md", parameters, table, lines, versions)
+def _parts(run: Run, model: VlmBase | None) -> int:
+    """Parts of this process's rows; only a CPU gains from more than one.
 
-
-def hard_shares(
-    hard_samples: Tensor, hard_tokens: Tensor, keep: Tensor, is_corner: Tensor
-) -> dict[str, float]:
-    """Share of samples and of answer tokens that were found hard, regular and corner apart."""
-    return {
-        "hard_regular_frac": _share(hard_samples, ~is_corner),
-        "hard_corner_frac": _share(hard_samples, is_corner),
-        "hard_token_regular_frac": _share(hard_tokens, keep & ~is_corner[:, None]),
-        "hard_token_corner_frac": _share(hard_tokens, keep & is_corner[:, None]),
-        "hard_token_frac": _share(hard_tokens, keep),
-    }
-
-
-def _share(chosen: Tensor, among: Tensor) -> float:
-    """NaN when there is nothing to choose from."""
-    total = int(among.sum())
-    return float((chosen & among).sum()) / total if total else math.nan
-
-
-def _parts(run: Run) -> int:
-    """Parts of this process's rows; only a CPU gains from more than one."""
-    if run.config.fsdp or run.device.type != "cpu":
+    Threads would race for the random numbers of a model that learns with dropout.
+    """
+    if run.config.fsdp or run.device.type != "cpu" or (model and draws_random_numbers(model)):
         return 1
     return max(1, run.config.cpu_parts // run.world.size)
+
+
+def _seed(*parts: int) -> None:
+    """Let dropout follow from where the run is, so that a resumed run draws the same."""
+    torch.manual_seed(int(np.random.SeedSequence(parts).generate_state(1)[0]))
+
+
+def _means(lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over the micro-steps of a step; lists element by element, what is NaN left out."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of nothing but NaN
+        means = {
+            name: np.nanmean([line[name] for line in lines if name in line], axis=0)
+            for name in lines[0]
+        }
+    return {
+        name: [] if np.ndim(mean) and not len(mean) else mean.tolist()
+        for name, mean in means.items()
+    }
 
 
 def _draw_batches(
@@ -490,10 +415,12 @@ def _draw_batches(
     return batches
 
 
-def _check_finite(loss: Tensor, stage: str, step: int, batch: Batch, world: World) -> None:
-    if not bool(torch.isfinite(loss)):
-        names = world.gather_names(batch.sample_tokens)
+def _check_finite(
+    value: Tensor, what: str, stage: str, step: int, batches: list[Batch], world: World
+) -> None:
+    if not bool(torch.isfinite(value)):
+        names = [name for batch in batches for name in world.gather_names(batch.sample_tokens)]
         raise DataError(
-            f"{stage} step {step}: loss is {loss.item()}, expected a finite number; "
+            f"{stage} step {step}: {what} is {value.item()}, expected a finite number; "
             f"samples {', '.join(names)}"
         )

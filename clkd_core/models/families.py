@@ -48,6 +48,6 @@ def build_from_config(config: VlmConfig, tokenizer: TextTokenizer) -> VlmBase:
         ValueError: the parts do not fit each other.
     """
     for family in load_families().values():
-        if isinstance(config, family.config_class):
+        if type(config) is family.config_class:  # a family may build on another one's config
             return family(config, tokenizer)
     raise ValueError(f"no family of {GROUP} is built from a {type(config).__name__}")

@@ -74,8 +74,11 @@ def halve(
         least: see :func:`kept_blocks`.
 
     Raises:
-        ConfigError: the student would be larger than its teacher, or the rule keeps nothing.
+        ConfigError: the student would be larger than its teacher, the rule keeps nothing, or
+            the teacher has experts itself.
     """
+    if teacher.config.moe is not None:
+        raise ConfigError("the teacher has experts, expected a dense model to cut a student from")
     student = build_from_config(
         halved_config(teacher.config, rule, least=least), teacher.tokenizer
     )

@@ -46,13 +46,13 @@ def add_lora(
     """
     language: nn.Module = model.get_submodule("language")
     names = targets or model.attention_projections
-    found = {name.rpartition(".")[2] for name, m in language.named_modules() if _is_linear(m)}
-    if not set(names) <= found:
-        raise ConfigError(f"lora targets are {list(names)}, expected names of {sorted(found)}")
+    layers = dict(_adaptable_layers(language))
+    if not set(names) <= set(layers.values()):
+        known = sorted(set(layers.values()))
+        raise ConfigError(f"lora targets are {list(names)}, expected names of {known}")
+    paths = [path for path, name in layers.items() if name in names]
     learning = [p for p in _expert_parameters(language) if p.requires_grad]
-    config = PeftLoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(names)
-    )
+    config = PeftLoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=paths)
     inject_adapter_in_model(config, language)
     for parameter in learning:
         parameter.requires_grad_(True)
@@ -68,8 +68,21 @@ def merge_lora(model: VlmBase) -> None:
             setattr(model.get_submodule(owner), attribute, layer.get_base_layer())
 
 
-def _is_linear(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear)
+def _adaptable_layers(language: nn.Module) -> Iterator[tuple[str, str]]:
+    """(path, name) of linear layers; below routed low-rank experts it is the shared layer.
+
+    Routers, deltas and copies of experts are left out: they learn as they are.
+    """
+    own = [path for path, m in language.named_modules() if isinstance(m, FullMoeFfn)]
+    for path, module in language.named_modules():
+        owner, _, name = path.rpartition(".")
+        if not isinstance(module, nn.Linear) or any(path.startswith(f"{o}.") for o in own):
+            continue
+        if isinstance(language.get_submodule(owner), RoutedLoraLinear):
+            if name == "dense":
+                yield path, owner.rpartition(".")[2]
+        elif name != "router":
+            yield path, name
 
 
 def _expert_parameters(language: nn.Module) -> Iterator[nn.Parameter]:

@@ -20,6 +20,7 @@ NO_TORCH = (
     "clkd_core.data.bags",
     "clkd_core.models.pretrained.wheels.fetch",
     "clkd_core.models.pretrained.wheels.fetch_command",
+    "clkd_core.distill.bench.command",
     "clkd_core.metrics.frames",
     "clkd_core.metrics.rsdr",
     "clkd_core.runtime.sync",

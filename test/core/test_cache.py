@@ -1,4 +1,4 @@
-"""clkd_core.distill.cache: what was put comes back, and a file that is not ours is refused."""
+"""The disk cache: what was put comes back, and a file that is not ours is refused."""
 
 import logging
 import os
@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from clkd_core.distill.cache import ArrayCache
+from clkd_core.distill.frozen.cache import ArrayCache
 from clkd_core.errors import DataError
 
 

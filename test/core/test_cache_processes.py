@@ -1,4 +1,4 @@
-"""clkd_core.distill.cache among processes: killed, together, forked, out of space and rights."""
+"""The disk cache among processes: killed, together, forked, out of space and rights."""
 
 import os
 import resource
@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from clkd_core.distill.cache import ArrayCache
+from clkd_core.distill.frozen.cache import ArrayCache
 from clkd_core.errors import DataError
 
 NOBODY = 65534

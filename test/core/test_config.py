@@ -193,3 +193,75 @@ def test_any_text_loads_or_is_a_config_error(
         load_config(Release, path)
     except ConfigError as err:
         assert "any.yaml" in str(err)
+
+
+@dataclass(frozen=True)
+class Round:
+    kind: Literal["round"] = "round"
+    radius: int = 1
+
+
+@dataclass(frozen=True)
+class Square:
+    kind: Literal["square"] = "square"
+    side: int = 1
+    colour: str = "red"
+
+
+@dataclass(frozen=True)
+class Drawing:
+    shape: Round | Square = Round()
+    pens: tuple[Round | Square, ...] = ()
+
+
+def test_section_that_names_its_kind_is_read_as_that_kind(tmp_path: Path) -> None:
+    def read(text: str) -> Drawing:
+        (tmp_path / "d.yaml").write_text(text)
+        return load_config(Drawing, tmp_path / "d.yaml")
+
+    assert read("shape: {kind: square, side: 3}").shape == Square(side=3)
+    assert read("shape: {radius: 3}").shape == Round(radius=3)
+    assert read("pens: [{kind: square}, {kind: round}]").pens == (Square(), Round())
+    with pytest.raises(
+        ConfigError, match=r"'shape\.kind' is 'oval', expected one of 'round', 'sq"
+    ):
+        read("shape: {kind: oval}")
+    with pytest.raises(ConfigError, match=r"unknown key 'shape\.radius'$"):
+        read("shape: {kind: square, radius: 3}")
+
+
+def test_file_builds_on_another_one_section_by_section(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("shape: {kind: square, side: 3, colour: blue}\n")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\nshape: {colour: green}\n")
+    (tmp_path / "c.yaml").write_text("base: b.yaml\nshape: {kind: square, side: 5}\n")
+    (tmp_path / "d.yaml").write_text("base: c.yaml\nshape: {kind: round}\n")
+    shapes = [load_config(Drawing, tmp_path / f"{name}.yaml").shape for name in "abcd"]
+    assert shapes == [
+        Square(side=3, colour="blue"),
+        Square(side=3, colour="green"),
+        Square(side=5, colour="green"),
+        Round(),
+    ]
+    over = load_config(Drawing, tmp_path / "c.yaml", ["shape.side=7"])
+    assert over.shape == Square(side=7, colour="green")
+
+
+def test_naming_the_kind_that_is_the_default_anyway_keeps_what_the_base_says(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "a.yaml").write_text("shape: {radius: 3}\n")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\nshape: {kind: round}\n")
+    assert load_config(Drawing, tmp_path / "b.yaml").shape == Round(radius=3)
+
+
+def test_bases_that_go_in_a_circle_or_are_missing_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("base: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\n")
+    with pytest.raises(ConfigError, match="bases go in a circle"):
+        load_config(Drawing, tmp_path / "a.yaml")
+    (tmp_path / "c.yaml").write_text("base: nothing.yaml\n")
+    with pytest.raises(ConfigError, match=r"nothing\.yaml: no such file"):
+        load_config(Drawing, tmp_path / "c.yaml")
+    (tmp_path / "d.yaml").write_text("base: [a]\n")
+    with pytest.raises(ConfigError, match=r"'base' is \['a'\], expected a path"):
+        load_config(Drawing, tmp_path / "d.yaml")

@@ -52,6 +52,26 @@ def install(site: Path) -> None:
     (info / "entry_points.txt").write_text(groups.replace('"', ""))
 
 
+LOAD = """
+import torch
+from clkd_core.models.checkpoint import load_vlm
+model = load_vlm("{student}")
+views = torch.zeros(1, 6, 3, 36, 64)
+present = torch.ones(1, 6, dtype=torch.bool)
+scene = model.scene_tokens(model.encode_views(views, present), present)
+print(type(model).__name__, scene.shape[1])
+"""
+
+
+def run_with(site: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """A fresh Python that finds what is installed in ``site``; one word is a program."""
+    words = words if len(words) > 1 else ("-c", *words)
+    env = {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *words], cwd=ROOT, env=env, capture_output=True, text=True, timeout=100
+    )
+
+
 @pytest.mark.slow
 def test_the_pages_family_and_loss_train_from_their_own_package(tmp_path: Path) -> None:
     site = tmp_path / "site"
@@ -60,11 +80,7 @@ def test_the_pages_family_and_loss_train_from_their_own_package(tmp_path: Path) 
     write_squares(tmp_path / "set", train=8, val=2)
     text = CONFIG.format(out=tmp_path / "run", root=tmp_path / "set", version=SQUARES_VERSION)
     (tmp_path / "mean.yaml").write_text(text)
-    done = subprocess.run(
-        [sys.executable, "-m", "clkd_core.distill", str(tmp_path / "mean.yaml")],
-        cwd=ROOT, capture_output=True, text=True, timeout=100,
-        env={**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    done = run_with(site, "-m", "clkd_core.distill", str(tmp_path / "mean.yaml"))
     assert done.returncode == 0, done.stderr
     lines = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     last = lines[-1]
@@ -72,8 +88,8 @@ def test_the_pages_family_and_loss_train_from_their_own_package(tmp_path: Path) 
     total = last["h2g"] + last["alpha"] * last["kd"] + 0.5 * last["focal"] + rest
     assert last["loss"] == pytest.approx(total, rel=1e-4)
     assert 0 < last["focal"]
-    saved = json.loads((tmp_path / "run" / "student" / "config.json").read_text())
-    assert saved["architecture"]["family"] == "llama-mean-view"
+    loaded = run_with(site, LOAD.format(student=tmp_path / "run" / "student"))
+    assert loaded.stdout.split() == ["MeanViewVlm", "2"], loaded.stderr
 
 
 def test_the_examples_are_short() -> None:

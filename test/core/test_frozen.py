@@ -8,7 +8,6 @@ import pytest
 import torch
 from tiny_vlm import SQUARES_VERSION, tiny_config, write_squares
 
-from clkd_core.distill import frozen
 from clkd_core.distill.config import (
     CacheConfig,
     CourseConfig,
@@ -18,10 +17,12 @@ from clkd_core.distill.config import (
     TrainConfig,
     TuneConfig,
 )
+from clkd_core.distill.frozen import sources as frozen
 from clkd_core.distill.processes.parts import PartedModel
 from clkd_core.distill.record.metrics_log import read_metrics
 from clkd_core.distill.train import train
 from clkd_core.models.moe import MoeConfig
+from clkd_core.models.vision.patch_tower import PatchConfig
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +92,18 @@ def test_kept_features_and_whole_soft_labels_give_the_same_losses(
     assert len(asked) < 5
     kept = sorted(path.name.split("-")[0] for path in (tmp_path / "kept").glob("*.sqlite"))
     assert kept == ["features", "features", "labels"]
+
+
+def test_tower_that_halving_leaves_alone_shares_its_features_between_the_stages(
+    squares: Path, tmp_path: Path
+) -> None:
+    model = tiny_config(vision=PatchConfig(height_px=36, width_px=64, patch_px=4, width=8))
+    plain = config_for(squares, tmp_path / "plain", model=model)
+    cache = CacheConfig(features=True, folder=tmp_path / "kept")
+    train(plain)
+    train(replace(plain, out=tmp_path / "run", cache=cache))
+    assert losses_of(tmp_path / "run") == pytest.approx(losses_of(tmp_path / "plain"), abs=1e-5)
+    assert len(list((tmp_path / "kept").glob("features-*.sqlite"))) == 1
 
 
 def test_another_run_with_the_same_teacher_asks_nobody(

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from clkd_core.distill import memory
+from clkd_core.distill.frozen.soft_labels import compress_logits
 from clkd_core.distill.losses import distill_kl
-from clkd_core.distill.soft_labels import compress_logits
 
 
 def cut_into(monkeypatch: pytest.MonkeyPatch, tokens: int, vocabulary: int) -> None:

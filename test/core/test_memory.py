@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from clkd_core.distill.frozen.soft_labels import compress_logits
 from clkd_core.distill.losses import answer_token_loss, distill_kl, h2g_loss, mean_token_loss
 from clkd_core.distill.memory import (
     MAX_CHUNK_VALUES,
@@ -13,7 +14,6 @@ from clkd_core.distill.memory import (
     kept_rows,
     peak_bytes,
 )
-from clkd_core.distill.soft_labels import compress_logits
 
 MIB = 1 << 20
 

@@ -1,4 +1,4 @@
-"""clkd_core.distill.soft_labels: labels shortened to k tokens, and what that costs."""
+"""clkd_core.distill.frozen.soft_labels: labels shortened to k tokens, and what that costs."""
 
 import math
 
@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from clkd_core.distill import memory
-from clkd_core.distill.losses import distill_kl
-from clkd_core.distill.soft_labels import (
+from clkd_core.distill.frozen.soft_labels import (
     SoftLabels,
     compress_logits,
     compression_error,
@@ -18,6 +17,7 @@ from clkd_core.distill.soft_labels import (
     lumped_kl_slope,
     outcome_kl,
 )
+from clkd_core.distill.losses import distill_kl
 
 
 def slow_lumped_kl(student: Tensor, teacher: Tensor, k: int, temperature: float) -> float:

@@ -12,6 +12,7 @@ from clkd_core.distill.state import (
     check_same_config,
     discard_leftovers,
     find_state,
+    forget_states,
     optimizer_tensors,
     restore_optimizer,
     save_state,
@@ -70,6 +71,20 @@ def test_what_a_kill_left_half_written_or_half_removed_is_discarded(tmp_path: Pa
     discard_leftovers(tmp_path)
     assert list(tmp_path.iterdir()) == [whole]
     discard_leftovers(tmp_path / "nothing")
+
+
+def test_state_that_is_there_is_not_written_again(tmp_path: Path) -> None:
+    place = save(tmp_path, "distill", 0)
+    before = (place / "manifest.json").stat().st_ino
+    save(tmp_path, "distill", 0)
+    assert (place / "manifest.json").stat().st_ino == before
+
+
+def test_forgotten_states_are_gone_at_once(tmp_path: Path) -> None:
+    save(tmp_path / "state", "teacher", 2)
+    forget_states(tmp_path / "state")
+    assert list(tmp_path.iterdir()) == []
+    forget_states(tmp_path / "state")
 
 
 def test_optimizer_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:

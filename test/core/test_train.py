@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from tiny_runs import config_for
 from tiny_vlm import SQUARES_VERSION, write_squares
 
+from clkd_core.distill import objective
 from clkd_core.distill import train as train_module
 from clkd_core.distill.config import (
     CourseConfig,
@@ -116,8 +117,8 @@ def test_interrupted_run_resumes_bit_for_bit(
     config = config_for(squares, tmp_path / "run")
     check = train_module._check_finite
 
-    def interrupt(loss, at_stage, at_step, batch, world):
-        check(loss, at_stage, at_step, batch, world)
+    def interrupt(value, what, at_stage, at_step, batches, world):
+        check(value, what, at_stage, at_step, batches, world)
         if (at_stage, at_step) == (stage, step):
             raise KeyboardInterrupt
 
@@ -157,10 +158,30 @@ def test_loss_that_is_not_finite_stops_with_the_sample_names(
     def broken(logits, targets):
         return torch.full(targets.shape, float("nan")) * logits.sum()
 
-    monkeypatch.setattr(train_module, "answer_token_loss", broken)
+    monkeypatch.setattr(objective, "answer_token_loss", broken)
     with pytest.raises(DataError, match=r"teacher step 0: loss is nan.*samples token-\d{3}, "):
         train(config_for(squares, tmp_path / "run"))
     assert not (tmp_path / "run" / "teacher").exists()
+
+
+def test_gradient_that_is_not_finite_stops_before_it_reaches_a_weight(
+    squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add, calls = train_module.World.add_gradients, []
+
+    def poison(self, parameters):
+        add(self, parameters)
+        calls.append(1)
+        if len(calls) == 4:
+            parameters[0].grad.fill_(float("inf"))
+
+    monkeypatch.setattr(train_module.World, "add_gradients", poison)
+    config = config_for(squares, tmp_path / "run")
+    with pytest.raises(DataError, match=r"teacher step 3: gradient norm is .*samples token-"):
+        train(config)
+    monkeypatch.undo()
+    train(config, resume=True)
+    assert [step for _, step, _ in losses_of(config.out)][:6] == list(range(6))
 
 
 def test_metrics_survive_a_line_cut_off_by_a_kill(finished: TrainConfig, tmp_path: Path) -> None:

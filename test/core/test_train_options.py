@@ -1,6 +1,7 @@
 """Switches of a run, each through the whole of it."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_runs import config_for
-from tiny_vlm import tiny_t5_config, write_squares
+from tiny_vlm import tiny_config, tiny_t5_config, tiny_t5_language, write_squares
 
+from clkd_core.distill import setup
 from clkd_core.distill import train as train_module
 from clkd_core.distill.config import (
     CourseConfig,
@@ -126,9 +128,9 @@ def test_micro_steps_make_one_optimizer_step_of_their_mean_gradient(
 
 def test_epochs_decide_the_number_of_steps(squares: Path, tmp_path: Path) -> None:
     course = CourseConfig(epochs=1.5, batch_size=8, balance=0.0)
-    train(short(squares, tmp_path / "run", teacher=None, teacher_dir=None, distill=course))
-    # 24 samples, 4 of them fog: 1.5 x 24 / 8 is 4.5 steps; nobody trains the teacher
-    assert stages_of(tmp_path / "run") == ["distill"] * 5
+    train(short(squares, tmp_path / "run", teacher=course, distill=course))
+    # 24 samples, 4 of them fog: 1.5 x 20 / 8 is 3.75 steps, 1.5 x 24 / 8 is 4.5
+    assert stages_of(tmp_path / "run") == ["teacher"] * 4 + ["distill"] * 5
 
 
 def test_teacher_alone_is_what_a_run_without_distillation_leaves(
@@ -175,6 +177,72 @@ def test_shared_teacher_is_trained_once_and_never_taken_for_another(
         train(other)
     train(replace(other, teacher=None))
     assert stages_of(tmp_path / "row3") == ["distill"] * 2
+
+
+def test_teacher_that_nobody_trains_and_nobody_has_is_an_error(
+    squares: Path, tmp_path: Path
+) -> None:
+    config = short(squares, tmp_path / "run", teacher=None, teacher_dir=tmp_path / "misspelt")
+    with pytest.raises(ConfigError, match="misspelt holds none and init names no weights"):
+        train(config)
+    assert not (tmp_path / "misspelt").exists()
+
+
+def test_teacher_for_views_of_another_size_is_refused(squares: Path, tmp_path: Path) -> None:
+    shared = {"teacher_dir": tmp_path / "teacher"}
+    train(short(squares, tmp_path / "row1", distill=None, **shared))
+    vision = replace(tiny_config().vision, height_px=34)
+    other = replace(tiny_config(), vision=vision)
+    config = short(squares, tmp_path / "row2", teacher=None, model=other, **shared)
+    with pytest.raises(ConfigError, match=r"views of \(36, 64\), expected \(34, 64\)"):
+        train(config)
+
+
+def test_set_without_a_single_plan_is_learnt_and_not_judged(
+    squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = setup.load_keyframes
+
+    def without_plans(*words):
+        return [replace(k, action=None, future=None) for k in load(*words)]
+
+    monkeypatch.setattr(setup, "load_keyframes", without_plans)
+    config = short(squares, tmp_path / "run")
+    train(config)
+    assert stages_of(tmp_path / "run") == ["teacher"] * 2 + ["distill"] * 2
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["table"] == []
+    train(config, resume=True)  # finished, not crashing again
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tune": TuneConfig(lora=LoraConfig(rank=2, dropout=0.3))},
+        {"model": replace(tiny_t5_config(), language=tiny_t5_language(dropout=0.2))},
+    ],
+    ids=["lora", "t5"],
+)
+def test_runs_with_dropout_resume_bit_for_bit(
+    squares: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    course = CourseConfig(steps=4, batch_size=6)
+    changes = {**change, "teacher": course, "distill": None, "save_every_steps": 2}
+    whole, cut = (short(squares, tmp_path / name, **changes, keep_states=9) for name in "ab")
+    train(whole)
+    train(cut)
+    for later in ("done-0000000", "teacher-0000004"):
+        shutil.rmtree(cut.out / "state" / later)
+    train(cut, resume=True)
+    ours, theirs = (read_metrics(c.out / "metrics.jsonl") for c in (cut, whole))
+    assert [line["loss"] for line in ours] == [line["loss"] for line in theirs]
+
+
+def test_lora_on_feed_forward_layers_reaches_those_below_the_students_experts(
+    squares: Path, tmp_path: Path
+) -> None:
+    tune = TuneConfig(lora=LoraConfig(rank=1, targets=("q_proj", "gate_proj")))
+    train(short(squares, tmp_path / "run", tune=tune))
+    assert stages_of(tmp_path / "run") == ["teacher"] * 2 + ["distill"] * 2
 
 
 def test_only_as_many_processes_as_share_out_a_batch_may_start(

@@ -21,6 +21,9 @@ TOWERS: dict[str, VisionConfig] = {
                                 side_channels=(8, 8, 8)),
     "swin": TimmConfig(height_px=64, width_px=64, blocks=(1, 1, 1, 1)),
     "vit": TimmConfig(model="vit_tiny_patch16_224", height_px=32, width_px=48, blocks=(2,)),
+    "convnext": TimmConfig(
+        model="convnext_atto", height_px=64, width_px=96, blocks=(1, 1, 2, 1)
+    ),
     "convnet": TimmConfig(model="tf_efficientnet_lite0", height_px=64, width_px=96),
     "clip": TINY_CLIP,
     "patch": PatchConfig(height_px=64, width_px=96, width=24),
@@ -112,11 +115,18 @@ def test_halved_towers_hold_every_other_block_of_the_whole(name: str) -> None:
             )
 
 
+def test_no_tower_of_timm_drops_blocks_at_random() -> None:
+    net = build_tower(TOWERS["swin"]).net
+    assert not any(getattr(module, "drop_prob", 0.0) for module in net.modules())
+
+
 def test_configs_refuse_what_cannot_be_built() -> None:
     with pytest.raises(ValueError, match="timm has no model 'swim_tiny'"):
         TimmConfig(model="swim_tiny")
     with pytest.raises(ValueError, match=r"timm cannot build convnext_tiny with blocks \[1, 2\]"):
         TimmConfig(model="convnext_tiny", blocks=(1, 2))
+    with pytest.raises(ValueError, match=r"mobilenetv3_small_100 with blocks \[1, 2\]"):
+        TimmConfig(model="mobilenetv3_small_100", blocks=(1, 2))
     with pytest.raises(ValueError, match="patches of 14 must divide 100 pixels"):
         ClipConfig(image_px=100)
     with pytest.raises(ValueError, match="expected multiples of the patch's 32"):

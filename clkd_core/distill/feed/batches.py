@@ -6,6 +6,7 @@ several processes builds only its own rows, and what a frozen network makes of a
 on disk where a run limits the number of looks (``data.looks``).
 """
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -107,13 +108,14 @@ def draw_looks(
         return [Look(int(index), (*seed, row)) for row, index in enumerate(indices)]
     numbers = np.random.default_rng((*seed, 2)).integers(looks, size=count)
     return [
-        Look(
-            int(index),
-            (seed[0], int(index), int(number)),
-            key=f"{keyframes[index].sample_token}/{number}",
-        )
+        _returning_look(keyframes[index].sample_token, int(index), int(number), seed[0])
         for index, number in zip(indices, numbers, strict=True)
     ]
+
+
+def _returning_look(token: str, index: int, number: int, seed: int) -> Look:
+    """Follows from the sample itself, whose index differs between a set and its subsets."""
+    return Look(index, (seed, zlib.crc32(token.encode()), number), key=f"{token}/{number}")
 
 
 def draw_indices(
@@ -275,8 +277,8 @@ def _vary(
     samples: SampleSet, indices: Sequence[int], draws: Sequence[_Draw], augment: AugmentConfig
 ) -> tuple[Tensor, NDArray[np.bool_]]:
     """(B, C, 3, H, W) pixels and (B, C) bool, mirrored, cropped and re-lit as drawn."""
-    present = samples.present[list(indices)].copy()
-    views = torch.from_numpy(samples.views[list(indices)])
+    pixels, present = samples.pixels(indices)
+    views = torch.from_numpy(pixels)
     for row, draw in enumerate(draws):
         if draw.mirror:
             order = list(MIRRORED_CAMERAS)
@@ -285,10 +287,10 @@ def _vary(
         present[row] &= draw.kept_views
     if not (augment.zoom or augment.brightness):
         return views, present
-    pixels = torch.empty(views.shape)
+    varied = torch.empty(views.shape)
     for row, draw in enumerate(draws):
-        pixels[row] = _relit(_crop(views[row], *draw.crop), draw)
-    return pixels, present
+        varied[row] = _relit(_crop(views[row], *draw.crop), draw)
+    return varied, present
 
 
 def _relit(views: Tensor, draw: _Draw) -> Tensor:

@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,21 +28,30 @@ from clkd_core.types import CAMERAS, META_ACTIONS, EgoState, RouteCommand
 
 @dataclass(frozen=True)
 class SampleSet:
-    """Keyframes with their views decoded once."""
+    """Keyframes with their views decoded once; subsets share the pixels."""
 
     keyframes: list[Keyframe]
     """N of them."""
     views: NDArray[np.uint8]
-    """(N, C, 3, H, W) RGB; zeros where a view is missing."""
+    """(M, C, 3, H, W) RGB, M >= N; zeros where a view is missing. Mapped from disk where kept."""
     present: NDArray[np.bool_]
-    """(N, C)."""
+    """(M, C)."""
+    places: NDArray[np.int64]
+    """(N,) where in the M each keyframe's pixels are."""
+    fingerprint: str
+    """Changes when an image file, the order or the size does; a subset has that of its set."""
 
     def subset(self, keep: Sequence[int]) -> "SampleSet":
-        """The samples at ``keep``; pixels are shared when it is all of them."""
-        if len(keep) == len(self.keyframes):
-            return self
-        index = np.asarray(keep, dtype=np.int64)
-        return SampleSet([self.keyframes[i] for i in keep], self.views[index], self.present[index])
+        """The samples at ``keep``."""
+        keyframes = [self.keyframes[index] for index in keep]
+        return replace(self, keyframes=keyframes, places=self.places[list(keep)])
+
+    def pixels(
+        self, indices: Sequence[int] | NDArray[np.int64]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """(B, C, 3, H, W) and (B, C) of some samples, copies."""
+        places = self.places[np.asarray(indices, np.int64)]
+        return np.asarray(self.views[places]), self.present[places]
 
 
 def load_samples(
@@ -52,38 +61,74 @@ def load_samples(
     workers: int,
     cache: Path | None = None,
 ) -> SampleSet:
-    """Decode all views once, or read them back from an earlier run's cache.
+    """Decode all views once, or find them decoded by an earlier run.
 
     Args:
         keyframes: at least one.
         size_hw: (H, W) of a view.
         workers: threads that decode.
-        cache: folder for the decoded arrays; None keeps nothing on disk.
+        cache: folder for the decoded arrays, which are then mapped and shared by processes; None
+            keeps them in memory.
 
     Raises:
-        DataError: an image is missing or damaged.
+        DataError: an image is missing or damaged, or the folder cannot be written.
     """
     if not keyframes:
         raise DataError("no keyframes came, expected at least one")
-    path = None if cache is None else cache / f"views-{_fingerprint(keyframes, size_hw)}.npz"
-    if path is not None and path.is_file():
-        with np.load(path, allow_pickle=False) as stored:
-            return SampleSet(list(keyframes), stored["views"], stored["present"])
-    samples = _decode_samples(keyframes, size_hw, workers)
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.stem}.{os.getpid()}.part.npz")
-        np.savez(temporary, views=samples.views, present=samples.present)
-        temporary.replace(path)
-    return samples
+    fingerprint = _fingerprint(keyframes, size_hw)
+    if cache is None:
+        views, present = _empty_arrays(len(keyframes), size_hw, None)
+        _decode(keyframes, size_hw, workers, views, present)
+    else:
+        views, present = _kept_arrays(keyframes, size_hw, workers, cache, fingerprint)
+    places = np.arange(len(keyframes))
+    return SampleSet(list(keyframes), views, present, places, fingerprint)
 
 
-def _decode_samples(
-    keyframes: Sequence[Keyframe], size_hw: tuple[int, int], workers: int
-) -> SampleSet:
-    views = np.zeros((len(keyframes), len(CAMERAS), 3, *size_hw), np.uint8)
-    present = np.zeros((len(keyframes), len(CAMERAS)), np.bool_)
+def _kept_arrays(
+    keyframes: Sequence[Keyframe],
+    size_hw: tuple[int, int],
+    workers: int,
+    cache: Path,
+    fingerprint: str,
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Arrays mapped from ``cache``, decoded there first where they are not; renamed when whole."""
+    place, seen = cache / f"views-{fingerprint}.npy", cache / f"present-{fingerprint}.npy"
+    try:
+        if not place.is_file():
+            cache.mkdir(parents=True, exist_ok=True)
+            part = cache / f".views-{fingerprint}.{os.getpid()}.npy"
+            try:
+                views, present = _empty_arrays(len(keyframes), size_hw, part)
+                _decode(keyframes, size_hw, workers, views, present)
+                np.save(seen, present)
+                part.replace(place)
+            finally:
+                part.unlink(missing_ok=True)
+        return np.load(place, mmap_mode="r"), np.load(seen)
+    except (OSError, ValueError) as err:
+        raise DataError(f"decoded views in {cache} cannot be kept or read: {err}") from err
 
+
+def _empty_arrays(
+    count: int, size_hw: tuple[int, int], file: Path | None
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    shape, present = (count, len(CAMERAS), 3, *size_hw), np.zeros((count, len(CAMERAS)), np.bool_)
+    if file is None:
+        return np.zeros(shape, np.uint8), present
+    mapped: NDArray[np.uint8] = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
+        file, mode="w+", dtype=np.uint8, shape=shape
+    )
+    return mapped, present
+
+
+def _decode(
+    keyframes: Sequence[Keyframe],
+    size_hw: tuple[int, int],
+    workers: int,
+    views: NDArray[np.uint8],
+    present: NDArray[np.bool_],
+) -> None:
     def decode(index: int) -> None:
         try:
             frame = surround_frame(keyframes[index])
@@ -100,7 +145,6 @@ def _decode_samples(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return SampleSet(list(keyframes), views, present)
 
 
 def _fingerprint(keyframes: Sequence[Keyframe], size_hw: tuple[int, int]) -> str:

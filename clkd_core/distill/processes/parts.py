@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clkd_core.distill.feed.batches import Batch
 from clkd_core.models.base import VlmBase
@@ -127,11 +127,28 @@ class PartedModel:
     @torch.no_grad()
     def _join_statistics(self) -> None:
         """Every part takes the mean of all parts' running statistics."""
-        for shared in zip(*(m.buffers() for m in self._models), strict=True):
-            if len(shared) > 1 and shared[0].is_floating_point():
+        if len(self._models) > 1:
+            for shared in zip(*(running_statistics(m) for m in self._models), strict=True):
                 mean = torch.stack(shared).mean(dim=0)
                 for statistic in shared:
                     statistic.copy_(mean)
+
+
+def running_statistics(model: nn.Module) -> list[Tensor]:
+    """Means and variances that the model's normalisation layers are just learning."""
+    learning = [
+        m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training
+    ]
+    statistics = [s for m in learning for s in (m.running_mean, m.running_var)]
+    return [statistic for statistic in statistics if statistic is not None]
+
+
+def draws_random_numbers(model: nn.Module) -> bool:
+    """Whether a training step of the model uses dropout of any kind."""
+    return any(
+        getattr(module, "drop_prob", None) or (isinstance(module, nn.Dropout) and module.p)
+        for module in model.modules()
+    )
 
 
 def _with_shared_weights(model: VlmBase) -> VlmBase:

@@ -16,14 +16,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from clkd_core.distill.processes.parts import running_statistics
 from clkd_core.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
 CPU = torch.device("cpu")
 
-TIMEOUT_S = 1800.0
-"""How long a process waits for the others, who may be generating the driving set."""
+TIMEOUT_S = 7200.0
+"""How long a process waits for the others: one of them may be generating and decoding the set. A
+process that dies is noticed by the launcher, which ends the rest at once."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class World:
         """Give every process the mean of all processes' running statistics."""
         if self.size == 1:
             return
-        kept = [b for b in model.buffers() if b.is_floating_point()]
+        kept = running_statistics(model)
         if kept:
             flat = self.total(torch.cat([buffer.reshape(-1) for buffer in kept])) / self.size
             parts = torch.split(flat, [buffer.numel() for buffer in kept])

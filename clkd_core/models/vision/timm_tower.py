@@ -29,8 +29,8 @@ class TimmConfig:
     width_px: int = 224
     """W: columns of a view."""
     blocks: tuple[int, ...] = ()
-    """Blocks of each stage (Swin) or of the one stack (ViT); empty: the network's own, and no
-    stack that halving could thin out."""
+    """Blocks of each stage (Swin, ConvNeXt) or of the one stack (ViT); empty: the network's own,
+    and no stack that halving could thin out."""
 
     def __post_init__(self) -> None:
         if min(self.height_px, self.width_px, *self.blocks) < 1:
@@ -57,12 +57,11 @@ class TimmConfig:
         return _describe(self.model, self.height_px, self.width_px, self.blocks)[1]
 
     def stacks(self) -> tuple[Stack, ...]:
-        """Swin's stages, or ViT's one stack; none where ``blocks`` is empty."""
-        if len(self.blocks) == 1:
-            return (Stack("vision.blocks", ("vision_tower.net.blocks.",), self.blocks[0]),)
+        """The stages, or ViT's one stack; none where ``blocks`` is empty."""
+        paths = _describe(self.model, self.height_px, self.width_px, self.blocks)[2]
         return tuple(
-            Stack(f"vision.stage{i}", (f"vision_tower.net.layers.{i}.blocks.",), count)
-            for i, count in enumerate(self.blocks)
+            Stack(f"vision.stage{i}", (f"vision_tower.net.{path}.",), count)
+            for i, (path, count) in enumerate(zip(paths, self.blocks, strict=True))
         )
 
     def with_blocks(self, blocks: Mapping[str, int]) -> "TimmConfig":
@@ -101,18 +100,42 @@ def _create(model: str, height_px: int, width_px: int, blocks: tuple[int, ...]) 
         words["depth"] = blocks[0]
     elif blocks:
         words["depths"] = blocks
-    return timm.create_model(model, pretrained=False, num_classes=0, **words)
+    net: Any = timm.create_model(model, pretrained=False, num_classes=0, **words)
+    for module in net.modules():
+        if getattr(module, "drop_prob", 0.0):
+            # Swin's 0.1 of whole blocks: noise that would be distilled and ranked by hardness.
+            module.drop_prob = 0.0
+    return net
 
 
 @lru_cache(maxsize=64)
 def _describe(
     model: str, height_px: int, width_px: int, blocks: tuple[int, ...]
-) -> tuple[int, int]:
-    """(P, D), found by running the network on tensors without storage."""
+) -> tuple[int, int, tuple[str, ...]]:
+    """P, D and where the stacks are, found by running the network on tensors without storage."""
     with torch.device("meta"):
         net = _create(model, height_px, width_px, blocks)
         cells = _cells(net, net.forward_features(torch.zeros(1, 3, height_px, width_px)))
-    return int(cells.shape[1]), int(cells.shape[2])
+    return int(cells.shape[1]), int(cells.shape[2]), _stack_paths(net, blocks)
+
+
+def _stack_paths(net: nn.Module, blocks: tuple[int, ...]) -> tuple[str, ...]:
+    """Where timm keeps stacks of these lengths; each of its families has names of its own."""
+    if not blocks:
+        return ()
+    stages = range(len(blocks))
+    for paths in (
+        ["blocks"],
+        [f"layers.{stage}.blocks" for stage in stages],
+        [f"stages.{stage}.blocks" for stage in stages],
+    ):
+        try:
+            lengths = [len(list(net.get_submodule(path).children())) for path in paths]
+        except AttributeError:
+            continue
+        if lengths == list(blocks):
+            return tuple(paths)
+    raise ValueError("it has no stacks of blocks by these lengths")
 
 
 def _cells(net: Any, features: Tensor) -> Tensor:

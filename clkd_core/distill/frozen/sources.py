@@ -9,16 +9,17 @@ import torch
 from torch import Tensor
 
 from clkd_core.config import config_to_dict
-from clkd_core.distill.cache import ArrayCache
 from clkd_core.distill.config import TrainConfig
 from clkd_core.distill.feed.batches import Batch
-from clkd_core.distill.processes.parts import PartedModel
-from clkd_core.distill.soft_labels import (
+from clkd_core.distill.feed.samples import SampleSet
+from clkd_core.distill.frozen.cache import ArrayCache
+from clkd_core.distill.frozen.soft_labels import (
     CompressionError,
     SoftLabels,
     compress_logits,
     compression_error,
 )
+from clkd_core.distill.processes.parts import PartedModel
 from clkd_core.models.base import VlmBase
 from clkd_core.models.checkpoint import unique_state
 
@@ -28,18 +29,19 @@ log = logging.getLogger(__name__)
 class FrozenFeatures:
     """Gives batches the features of a frozen vision tower, computed once per look."""
 
-    def __init__(self, model: VlmBase, config: TrainConfig) -> None:
+    def __init__(self, model: VlmBase, config: TrainConfig, samples: SampleSet) -> None:
         """Open the store where the config asks for one.
 
         Args:
             model: whose tower it is.
             config: of the run.
+            samples: whose looks are kept.
         """
         self._model, self._bf16 = model, config.bf16
         self._cache: ArrayCache | None = None
         if config.cache.features:
             tower = _digest_of_weights(model.vision_tower)
-            self._cache = _open(config, "features", {"tower": tower})
+            self._cache = _open(config, samples, "features", {"tower": tower})
 
     def attach(self, batch: Batch) -> Batch:
         """The batch with its features, or as it is where none are kept."""
@@ -70,12 +72,21 @@ class FrozenFeatures:
 class SoftLabelSource:
     """The teacher's distributions: asked every time, or kept as its k most probable tokens."""
 
-    def __init__(self, teacher: VlmBase, config: TrainConfig, *, parts: int, bf16: bool) -> None:
+    def __init__(
+        self,
+        teacher: VlmBase,
+        config: TrainConfig,
+        samples: SampleSet,
+        *,
+        parts: int,
+        bf16: bool,
+    ) -> None:
         """Open the store where the config asks for one.
 
         Args:
             teacher: in evaluation mode.
             config: of the run.
+            samples: whose looks are kept.
             parts: that it computes a batch in.
             bf16: compute in bfloat16 under autocast.
         """
@@ -91,7 +102,7 @@ class SoftLabelSource:
                 "top_k": self._top_k,
                 "temperature": self._temperature,
             }
-            self._cache = _open(config, "labels", parts_of_print)
+            self._cache = _open(config, samples, "labels", parts_of_print)
 
     def soft_labels(self, batch: Batch, student_logits: Tensor) -> Tensor | SoftLabels:
         """What the teacher says of a batch.
@@ -169,10 +180,11 @@ def _digest_of_weights(model: torch.nn.Module) -> str:
     return digest.hexdigest()[:24]
 
 
-def _open(config: TrainConfig, kind: str, parts: dict[str, Any]) -> ArrayCache:
+def _open(config: TrainConfig, samples: SampleSet, kind: str, parts: dict[str, Any]) -> ArrayCache:
     """The store for all that its arrays depend on; another dependence makes another file."""
     plain = config_to_dict(config)
-    kept = ("seed", "bf16", "augment", "questions_per_sample", "data")
-    text = json.dumps({**{key: plain[key] for key in kept}, **parts}, sort_keys=True)
+    kept = {key: plain[key] for key in ("seed", "bf16", "augment", "questions_per_sample")}
+    kept |= {"looks": config.data.looks, "images": samples.fingerprint}
+    text = json.dumps({**kept, **parts}, sort_keys=True)
     fingerprint = hashlib.sha256(text.encode()).hexdigest()[:24]
     return ArrayCache(config.cache_folder / f"{kind}-{fingerprint[:12]}.sqlite", fingerprint)

@@ -1,0 +1,1 @@
+"""What distilling costs beside plain fine-tuning, in time and memory."""

@@ -1,0 +1,1 @@
+"""What frozen networks said: soft labels, shortened, and features, kept on disk."""

@@ -1,0 +1,58 @@
+"""The end of a run: models judged on unseen drives beside the baselines, curves, report."""
+
+import logging
+import shutil
+
+import torch
+
+from clkd_core.config import config_to_dict
+from clkd_core.distill.config import TrainConfig
+from clkd_core.distill.evaluate import Judged, judge
+from clkd_core.distill.feed.samples import SampleSet
+from clkd_core.distill.record.metrics_log import read_metrics
+from clkd_core.distill.record.report import write_curves, write_report
+from clkd_core.distill.record.versions import collect_versions
+from clkd_core.distill.setup import load_unseen
+from clkd_core.distill.state import Progress, save_state
+from clkd_core.metrics.ego_status import fit_ego_status_baseline
+from clkd_core.models.vlm import DrivingVlm, count_parameters
+
+log = logging.getLogger(__name__)
+
+
+def write_verdict(
+    config: TrainConfig,
+    device: torch.device,
+    models: dict[str, DrivingVlm],
+    everything: SampleSet,
+) -> None:
+    """Judge the models on unseen drives beside the baselines; write curves, report, last state."""
+    labelled = [k for k in everything.keyframes if k.action is not None]
+    labels = [k.action for k in labelled if k.action is not None]
+    unseen = load_unseen(config)
+    table: list[Judged] = []
+    if labels:
+        baseline = fit_ego_status_baseline(
+            [k.ego for k in labelled], [k.command for k in labelled], labels, seed=config.seed
+        )
+        if config.distill is not None:
+            baseline.save(config.out / "student" / "ego_status")
+        if unseen is not None:
+            table = judge(
+                models,
+                unseen,
+                train_labels=labels,
+                ego_baseline=baseline,
+                device=device,
+                bf16=config.bf16,
+            )
+    else:
+        log.info("no keyframe has a plan to learn: nothing to judge decisions by")
+    lines = read_metrics(config.out / "metrics.jsonl")
+    write_curves(lines, config.out / "curves.png")
+    parameters = {name: count_parameters(model) for name, model in models.items()}  # type: ignore[arg-type]
+    versions = collect_versions(str(device))
+    write_report(config.out / "report.md", parameters, table, lines, versions)
+    done = Progress("done", 0, config_to_dict(config))
+    save_state(config.out / "state", {}, {}, done, keep=config.keep_states)
+    shutil.rmtree(config.out / "cache", ignore_errors=True)  # served resuming; hundreds of MB
