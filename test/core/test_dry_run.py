@@ -3,14 +3,20 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from clkd_core.config import load_config
+from clkd_core.data.prompts import plan_question
 from clkd_core.distill.config import TrainConfig
 from clkd_core.distill.dry_run import build_skeletons, describe_run
+from clkd_core.distill.feed.samples import tokenizer_texts
 from clkd_core.errors import ConfigError
 from clkd_core.models.base import VlmBase
+from clkd_core.models.families import build_from_config
 from clkd_core.models.moe import iter_moe_ffns
+from clkd_core.models.tokenizer import train_tokenizer
 from clkd_core.models.vlm import count_parameters
+from clkd_core.types import CAMERAS, EgoState, RouteCommand
 
 ROOT = Path(__file__).resolve().parents[2] / "config"
 SHIPPED = sorted(
@@ -56,6 +62,23 @@ def test_nano_has_at_most_sixteen_tokens_a_view_and_four_thousand_pieces() -> No
     teacher, _ = skeletons("train/nano")
     assert teacher.config.view_tokens <= 16
     assert teacher.tokenizer.vocab_size >= 4000
+
+
+@torch.no_grad()
+def test_changing_the_prompt_changes_what_nano_scores() -> None:
+    config = read("train/nano").model
+    tokenizer = train_tokenizer(tokenizer_texts([]), vocab_size=4096)
+    torch.manual_seed(0)
+    nano = build_from_config(config, tokenizer).eval()
+    views = torch.zeros(1, len(CAMERAS), 3, *nano.image_size)
+    present = torch.ones(1, len(CAMERAS), dtype=torch.bool)
+    scene = nano.scene_tokens(nano.encode_views(views, present), present)
+    ego = EgoState(stamp_ns=0, speed_mps=5.0)
+    questions = [
+        plan_question(ego, command) for command in (RouteCommand.LEFT, RouteCommand.RIGHT)
+    ]
+    left, right = (nano.answer_log_probs(scene, [question]) for question in questions)
+    assert float((left - right).abs().max()) > 1e-3
 
 
 def test_rows_of_table_two_differ_in_what_they_switch_on() -> None:
