@@ -1,6 +1,6 @@
 # Two doors for a newcomer: `make demo` and `make test`. Both set up .venv by themselves.
 #
-#   make demo               the whole path, from drawn camera images to a scored report (6 minutes)
+#   make demo               the whole path, from drawn camera images to a scored report (6 to 8 minutes)
 #   make demo SIZE=tiny     the same steps, each as small as it gets (under 90 s)
 #   make test               lint, types, import contracts, tests, README commands (under 10 minutes)
 #   make readme             every README command, word for word
