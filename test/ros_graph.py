@@ -85,10 +85,16 @@ class Graph:
         wanted: Callable[[Any], bool],
         *,
         without: Sequence[str] = (),
+        before_each: Callable[[int], None] = lambda stamp_ns: None,
     ) -> Any:
-        """Topics overtake each other: show frames until an answer is as wanted, and return it."""
+        """Topics overtake each other: show frames until an answer is as wanted, and return it.
+
+        A subscriber in another process may not know a publisher yet that already knows it; what
+        must arrive is said ``before_each`` frame, with its stamp, as a vehicle would.
+        """
         for _ in range(30):
             self.stamp_ns += 100 * MS
+            before_each(self.stamp_ns)
             self.publish_set(node, self.stamp_ns, without=without)
             with suppress(AssertionError):
                 wait_until(partial(_is_last, heard, self.stamp_ns), "an answer", 0.5)

@@ -147,8 +147,12 @@ def test_vlm_as_a_process_answers_over_dds_and_ends_cleanly_on_sigint(
     try:
         graph.wait_for_publisher(OUTPUT, timeout_s=30.0)
         heard = graph.listen(MetaAction, OUTPUT)
-        graph.publish_odometry("vlm", graph.stamp_ns, math.nan)
-        graph.show_until("vlm", heard, lambda msg: "nan" in msg.reason)
+        graph.show_until(
+            "vlm",
+            heard,
+            lambda msg: "nan" in msg.reason,
+            before_each=lambda stamp_ns: graph.publish_odometry("vlm", stamp_ns, math.nan),
+        )
         graph.publish_set("vlm", graph.stamp_ns + 100 * MS, bad=CAMERAS)
         graph.stamp_ns += 100 * MS
         graph.show_until("vlm", heard, lambda msg: 5 * msg.speed + msg.path == 6)
