@@ -296,7 +296,8 @@ def _run_stage(
     # fully_shard averages gradients over processes where our parts are to be added
     factor = float(world.size if config.fsdp else 1) / course.accumulate
 
-    draw = partial(_draw_batches, run, samples, model, course, stage=STAGES.index(stage))
+    weights = balance_weights(samples.keyframes, course.balance)
+    draw = partial(_draw_batches, run, samples, weights, model, course, stage=STAGES.index(stage))
     numbers = shown_steps(start, steps, stage, quiet=not world.is_main)
     for step, batches in prefetched(draw, numbers):
         lr = one_cycle_lr(step, steps, peak_lr=course.peak_lr, warmup_frac=course.warmup_frac)
@@ -384,6 +385,7 @@ def _means(lines: list[dict[str, Any]]) -> dict[str, Any]:
 def _draw_batches(
     run: Run,
     samples: SampleSet,
+    weights: NDArray[np.float64],
     model: VlmBase,
     course: CourseConfig,
     *,
@@ -392,7 +394,6 @@ def _draw_batches(
 ) -> list[Batch]:
     """This process's rows of every micro-step of an optimizer step."""
     config, batches = run.config, []
-    weights: NDArray[np.float64] = balance_weights(samples.keyframes, course.balance)
     for micro in range(step * course.accumulate, (step + 1) * course.accumulate):
         looks = draw_looks(
             samples.keyframes,
