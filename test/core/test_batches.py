@@ -191,3 +191,15 @@ def test_limited_looks_come_again_with_the_same_key_and_content(samples: SampleS
         for look in draw_looks(samples.keyframes, np.ones(12), 12, seed=(1, 1, step), looks=2)
     }
     assert keys <= set(seen)  # another stage sees the same looks, so that both share a store
+
+
+def test_a_look_that_returns_is_the_same_in_a_set_and_in_its_subsets(samples: SampleSet) -> None:
+    subset = samples.subset(range(5, 12))
+    seeds: dict[str, tuple[int, ...]] = {}
+    for part in (samples, subset):
+        for step in range(20):
+            weights = np.ones(len(part.keyframes))
+            for look in draw_looks(part.keyframes, weights, 6, seed=(1, 0, step), looks=2):
+                assert look.key is not None
+                assert seeds.setdefault(look.key, look.seed) == look.seed
+    assert len(seeds) == 24
