@@ -1,7 +1,7 @@
 """pip's half of the packaging: what follows from the folder layout. colcon ignores this file.
 
 ``msg``, ``config`` and ``launch`` lie at the root because colcon wants them there. In a wheel they
-travel as data of ``clkd_core`` (``clkd_core/share/...``): clkd_core.data.definitions and
+travel as data of ``clkd_core`` (``clkd_core/share/...``): clkd_core.data.bags.ros_types and
 clkd_core.files.shared_folder look there when no source checkout surrounds the package.
 """
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from queue import Empty, Full, Queue
 from typing import Any
 
-from clkd_core.data.bags import BagReader, open_bag
+from clkd_core.data.bags.files import BagReader, open_bag
 from clkd_core.errors import ConfigError
 from clkd_core.progress import progress
 from clkd_ros import middleware

@@ -133,7 +133,7 @@ def demo_steps(config: DemoConfig, configs: Path, out: Path) -> list[Step]:
         ),
         Step(
             name="bag",
-            module="clkd_core.data.bag_command",
+            module="clkd_core.data.bags.command",
             words=("clkd", "bag", "from-world", str(reads["world"]), str(bag)),
             makes=bag,
             what="a ROS 2 bag of validation drives, never trained on",

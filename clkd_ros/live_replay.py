@@ -18,10 +18,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from clkd_core.data.bag_frames import count_image_sets, load_labels
-from clkd_core.data.bag_messages import Label
-from clkd_core.data.bags import find_bags, open_bag
-from clkd_core.data.topics import image_topic
+from clkd_core.data.bags.files import find_bags, open_bag
+from clkd_core.data.bags.frames import count_image_sets, load_labels
+from clkd_core.data.bags.messages import Label
+from clkd_core.data.bags.topics import image_topic
 from clkd_core.errors import ClkdError, ConfigError
 from clkd_core.metrics.frames import FrameRow, read_frames, write_frames
 from clkd_core.report.build import FRAMES_FILE

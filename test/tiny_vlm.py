@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import torch
 
-from clkd_core.data.keyframes import SIDECAR, Keyframe, QuestionAnswer, keyframe_to_json
+from clkd_core.data.keyframes import Keyframe, QuestionAnswer
 from clkd_core.data.labels import lidar_from_ego, meta_action_from_future
 from clkd_core.data.prompts import (
     PREAMBLE,
@@ -16,6 +16,7 @@ from clkd_core.data.prompts import (
     plan_question,
     turn_text,
 )
+from clkd_core.data.sidecar import SIDECAR, keyframe_to_json
 from clkd_core.models.llama_vlm import LanguageConfig, LlamaVlm, LlamaVlmConfig
 from clkd_core.models.t5_vlm import T5LanguageConfig, T5Vlm, T5VlmConfig
 from clkd_core.models.tokenizer import TextTokenizer, train_tokenizer

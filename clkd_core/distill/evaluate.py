@@ -10,9 +10,9 @@ import torch
 from clkd_core.data.keyframes import Keyframe
 from clkd_core.data.prompts import plan_question
 from clkd_core.distill.feed.samples import SampleSet
-from clkd_core.metrics.baselines import majority_action
-from clkd_core.metrics.ego_status import EgoStatusBaseline
-from clkd_core.metrics.meta_action import ActionScores, score_actions
+from clkd_core.metrics.baselines.ego_status import EgoStatusBaseline
+from clkd_core.metrics.baselines.majority import majority_action
+from clkd_core.metrics.decisions.meta_action import ActionScores, score_actions
 from clkd_core.models.vlm import DrivingVlm
 from clkd_core.types import MetaAction
 
@@ -101,7 +101,7 @@ def judge(
 def _judge_cases(
     name: str, keyframes: Sequence[Keyframe], answers: Sequence[MetaAction | None]
 ) -> list[Judged]:
-    is_corner = np.asarray([k.case_name != "regular" for k in keyframes])
+    is_corner = np.asarray([k.is_corner for k in keyframes])
     rows = []
     for cases, chosen in (
         ("all", np.ones_like(is_corner)),

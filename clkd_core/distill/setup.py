@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from clkd_core.config import config_to_dict, load_config
-from clkd_core.data.keyframes import load_keyframes
+from clkd_core.data.sidecar import load_keyframes
 from clkd_core.distill.config import CourseConfig, DataConfig, TrainConfig, TuneConfig
 from clkd_core.distill.feed.samples import SampleSet, load_samples, tokenizer_texts
 from clkd_core.distill.state import changed_keys

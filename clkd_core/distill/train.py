@@ -146,9 +146,7 @@ def _train(
     world.wait()  # one process decodes, the others read what it has stored
     if not world.is_main:
         everything = load_train(config)
-    regular = everything.subset(
-        [i for i, k in enumerate(everything.keyframes) if k.case_name == "regular"]
-    )
+    regular = everything.subset([i for i, k in enumerate(everything.keyframes) if not k.is_corner])
     taught = regular if config.teacher_data == "regular" else everything
     if config.teacher is not None and not taught.keyframes:
         raise DataError(f"{config.data.root} has no {config.teacher_data} samples for the teacher")

@@ -14,7 +14,7 @@ from clkd_core.distill.record.report import write_curves, write_report
 from clkd_core.distill.record.versions import collect_versions
 from clkd_core.distill.setup import load_unseen
 from clkd_core.distill.state import Progress, save_state
-from clkd_core.metrics.ego_status import fit_ego_status_baseline
+from clkd_core.metrics.baselines.ego_status import fit_ego_status_baseline
 from clkd_core.models.vlm import DrivingVlm, count_parameters
 
 log = logging.getLogger(__name__)

@@ -16,12 +16,10 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from clkd_core.data.keyframes import REGULAR
 from clkd_core.errors import ClkdError, DataError, FrameError
 from clkd_core.files import write_text_atomic
 from clkd_core.types import FUTURE_STEPS, META_ACTIONS, MetaAction, RouteCommand, Trajectory
-
-REGULAR = "regular"
-"""The case name of an ordinary frame; every other name, except the empty one, is a corner case."""
 
 DEADLINE_MS = 80.0
 """The share of the paper's 100 ms from sensor to actuation that the VLM may use."""

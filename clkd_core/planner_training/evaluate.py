@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clkd_core.metrics.planning import L2Scores, score_l2
+from clkd_core.metrics.plans.l2 import L2Scores, score_l2
 from clkd_core.models.planner import NO_ACTION, Planner, PlannerInputs
 from clkd_core.planner_training.features import PlannerSet
 

@@ -57,7 +57,7 @@ def encode_keyframes(keyframes: Sequence[Keyframe], engine: Engine, *, desc: str
         inputs=inputs,
         truth_m=torch.from_numpy(np.stack([k.future.xy_m for k in labelled if k.future])),
         scenes=tuple(k.scene for k in labelled),
-        is_corner=tuple(k.case_name != "regular" for k in labelled),
+        is_corner=tuple(k.is_corner for k in labelled),
     )
 
 

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from clkd_core.config import save_config
-from clkd_core.data.keyframes import Keyframe, load_keyframes
+from clkd_core.data.keyframes import Keyframe
 from clkd_core.data.labels import lidar_from_ego, meta_action_from_future
+from clkd_core.data.sidecar import load_keyframes
 from clkd_core.files import replace_folder
 from clkd_core.models.planner import NO_ACTION, NO_COMMAND, Planner, PlannerConfig, PlannerInputs
 from clkd_core.models.planner_checkpoint import FOLDER, student_identity, write_planner

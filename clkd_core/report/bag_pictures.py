@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clkd_core.data import topics
-from clkd_core.data.bag_frames import read_frames as read_bag_frames
-from clkd_core.data.bags import open_bag
-from clkd_core.data.topics import BagTopics
+from clkd_core.data.bags import topics
+from clkd_core.data.bags.files import open_bag
+from clkd_core.data.bags.frames import read_frames as read_bag_frames
+from clkd_core.data.bags.topics import BagTopics
 from clkd_core.metrics.frames import FrameRow
 from clkd_core.report.pictures import FRONT, PICTURES, FrontCamera, make_gallery
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from clkd_core.errors import DataError
 from clkd_core.files import write_text_atomic
+from clkd_core.metrics.decisions.meta_action import ActionScores
 from clkd_core.metrics.frames import read_frames
 from clkd_core.metrics.intervals import Interval
-from clkd_core.metrics.meta_action import ActionScores
-from clkd_core.metrics.planning import L2Scores
+from clkd_core.metrics.plans.l2 import L2Scores
 from clkd_core.report.layout.page import build_page
 from clkd_core.report.pictures import read_gallery
 from clkd_core.report.provenance import Provenance, read_provenance

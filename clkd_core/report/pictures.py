@@ -13,9 +13,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from clkd_core.data.keyframes import REGULAR
 from clkd_core.errors import DataError, FrameError
 from clkd_core.files import replace_folder
-from clkd_core.metrics.frames import REGULAR, FrameRow
+from clkd_core.metrics.frames import FrameRow
 from clkd_core.types import CAMERAS, CameraImage, SurroundFrame, Trajectory
 
 GALLERY_FOLDER = "gallery"

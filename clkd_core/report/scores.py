@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from clkd_core.metrics.baselines import majority_action
+from clkd_core.metrics.baselines.majority import majority_action
+from clkd_core.metrics.decisions.meta_action import ActionScores, score_actions
+from clkd_core.metrics.decisions.rsdr import DEADLINES_MS, rsdr_curve
 from clkd_core.metrics.frames import FrameRow, Outcome, compute_point_distances
 from clkd_core.metrics.intervals import Interval
-from clkd_core.metrics.meta_action import ActionScores, score_actions
-from clkd_core.metrics.planning import L2Scores, score_l2
-from clkd_core.metrics.rsdr import DEADLINES_MS, rsdr_curve
+from clkd_core.metrics.plans.l2 import L2Scores, score_l2
 from clkd_core.models.trajectories import constant_velocity_trajectory
 from clkd_core.report.provenance import Provenance
 from clkd_core.types import EgoState, Trajectory

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from clkd_core.data.bag_frames import BagFrame, load_labels, read_frames
-from clkd_core.data.bag_messages import Label
+from clkd_core.data.bags.frames import BagFrame, load_labels, read_frames
+from clkd_core.data.bags.messages import Label
 from clkd_core.errors import ConfigError, FrameError
 from clkd_core.metrics.frames import DEADLINE_MS, FrameRow, compute_outcome
 from clkd_core.runtime.sync import SyncConfig

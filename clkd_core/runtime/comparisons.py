@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
-from clkd_core.data.bags import find_bags
-from clkd_core.metrics.ego_status import EgoStatusBaseline, answer_by_ego_status
+from clkd_core.data.bags.files import find_bags
+from clkd_core.metrics.baselines.ego_status import EgoStatusBaseline, answer_by_ego_status
 from clkd_core.metrics.frames import FrameRow, read_frames, write_frames
 from clkd_core.progress import progress
 from clkd_core.report.build import BLANK_FILE, EGO_STATUS_FILE, FRAMES_FILE

@@ -12,8 +12,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clkd_core.data.bag_frames import count_image_sets, read_frames
-from clkd_core.data.bags import find_bags
+from clkd_core.data.bags.files import find_bags
+from clkd_core.data.bags.frames import count_image_sets, read_frames
 from clkd_core.errors import ConfigError
 from clkd_core.metrics.frames import DEADLINE_MS, FrameRow, Outcome, write_frames
 from clkd_core.metrics.frames import read_frames as read_rows

@@ -1,4 +1,4 @@
-"""clkd_core.data.bags and bag_frames: what is written is read back, damage is named."""
+"""clkd_core.data.bags.files and bag_frames: what is written is read back, damage is named."""
 
 import math
 import sqlite3
@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from rosbags.interfaces import QosDurability
 
-from clkd_core.data import topics
-from clkd_core.data.bag_frames import count_image_sets, load_labels, read_frames
-from clkd_core.data.bag_messages import (
+from clkd_core.data.bags import topics
+from clkd_core.data.bags.files import BagWriter, open_bag, write_bag
+from clkd_core.data.bags.frames import count_image_sets, load_labels, read_frames
+from clkd_core.data.bags.messages import (
     Label,
     Pose,
     camera_info_to_msg,
@@ -23,9 +24,8 @@ from clkd_core.data.bag_messages import (
     transform_to_msg,
     transforms_to_msg,
 )
-from clkd_core.data.bags import BagWriter, open_bag, write_bag
-from clkd_core.data.ros_types import header_to_msg, load_typestore, message_class
-from clkd_core.data.topics import BagTopics
+from clkd_core.data.bags.ros_types import header_to_msg, load_typestore, message_class
+from clkd_core.data.bags.topics import BagTopics
 from clkd_core.errors import ConfigError, DataError
 from clkd_core.runtime.sync import SyncConfig
 from clkd_core.types import (

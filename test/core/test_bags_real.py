@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clkd_core.data.bag_drivelm import load_drivelm_scenes, write_drivelm_bag
-from clkd_core.data.bag_frames import read_frames
-from clkd_core.data.bag_kitti import (
+from clkd_core.data.bags.files import open_bag
+from clkd_core.data.bags.frames import read_frames
+from clkd_core.data.bags.sources.drivelm import load_drivelm_scenes, write_drivelm_bag
+from clkd_core.data.bags.sources.kitti import (
     compute_ego_state,
     compute_label,
     load_kitti_sequence,
     write_kitti_bag,
 )
-from clkd_core.data.bags import open_bag
 from clkd_core.errors import DataError
 from clkd_core.report.bag_pictures import load_front_camera
 from clkd_core.runtime.decode import decode_views

@@ -1,4 +1,4 @@
-"""clkd_core.data.bag_world: validation drives become a bag that replays as they were driven."""
+"""The world as a bag: validation drives become one that replays as they were driven."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clkd_core.data import topics
-from clkd_core.data.bag_frames import BagFrame, load_labels, read_frames
-from clkd_core.data.bag_world import (
+from clkd_core.data.bags import topics
+from clkd_core.data.bags.files import open_bag
+from clkd_core.data.bags.frames import BagFrame, load_labels, read_frames
+from clkd_core.data.bags.sources.world import (
     FRAME_NS,
     GAP_NS,
     ODOMETRY_LEAD_NS,
     load_world,
     write_world_bag,
 )
-from clkd_core.data.bags import open_bag
 from clkd_core.data.labels import lidar_from_ego, meta_action_from_future
 from clkd_core.data.world.config import WorldConfig
 from clkd_core.data.world.frames import drive_frames

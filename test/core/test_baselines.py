@@ -2,7 +2,7 @@
 
 import pytest
 
-from clkd_core.metrics.baselines import majority_action
+from clkd_core.metrics.baselines.majority import majority_action
 from clkd_core.types import MetaAction, PathAction, SpeedAction
 
 KEEP = MetaAction(SpeedAction.KEEP, PathAction.STRAIGHT)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from clkd_core.errors import CheckpointError
-from clkd_core.metrics.ego_status import (
+from clkd_core.metrics.baselines.ego_status import (
     EgoStatusBaseline,
     answer_by_ego_status,
     fit_ego_status_baseline,

@@ -5,15 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from clkd_core.data.keyframes import (
-    SIDECAR,
-    AgentFuture,
-    Keyframe,
-    QuestionAnswer,
-    keyframe_to_json,
-    load_keyframes,
-    surround_frame,
-)
+from clkd_core.data.keyframes import AgentFuture, Keyframe, QuestionAnswer, surround_frame
+from clkd_core.data.sidecar import SIDECAR, keyframe_to_json, load_keyframes
 from clkd_core.errors import DataError
 from clkd_core.types import (
     EgoState,

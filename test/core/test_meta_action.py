@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clkd_core.metrics.meta_action import compute_f1, compute_macro_f1, score_actions
+from clkd_core.metrics.decisions.meta_action import compute_f1, compute_macro_f1, score_actions
 from clkd_core.types import META_ACTIONS, MetaAction, PathAction, SpeedAction
 
 KEEP = MetaAction(SpeedAction.KEEP, PathAction.STRAIGHT)

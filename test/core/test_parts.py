@@ -5,7 +5,7 @@ import pytest
 import torch
 from tiny_vlm import SQUARES_VERSION, tiny_model, write_squares
 
-from clkd_core.data.keyframes import load_keyframes
+from clkd_core.data.sidecar import load_keyframes
 from clkd_core.distill.config import AugmentConfig
 from clkd_core.distill.feed.batches import Batch, Look, build_batch
 from clkd_core.distill.feed.samples import load_samples

@@ -11,9 +11,10 @@ import torch
 from fakes import jpeg_bytes
 
 from clkd_core.cli import main
-from clkd_core.data.keyframes import Keyframe, keyframe_to_json
+from clkd_core.data.keyframes import Keyframe
 from clkd_core.data.labels import lidar_from_ego, meta_action_from_future
 from clkd_core.data.prompts import plan_question
+from clkd_core.data.sidecar import keyframe_to_json
 from clkd_core.models.checkpoint import save_checkpoint
 from clkd_core.models.llama_vlm import LanguageConfig, LlamaVlm, LlamaVlmConfig
 from clkd_core.models.planner import NO_ACTION, NO_COMMAND, PlannerConfig, build_inputs

@@ -16,8 +16,8 @@ from clkd_core.distill.record.report import (
 )
 from clkd_core.distill.record.results import ResultRow, Results, read_results, write_results
 from clkd_core.errors import DataError
+from clkd_core.metrics.decisions.meta_action import score_actions
 from clkd_core.metrics.intervals import Interval
-from clkd_core.metrics.meta_action import score_actions
 from clkd_core.types import META_ACTIONS
 
 MOE = {"balance": 1.1, "router_z": 0.2, "expert_usage": [0.6, 0.4], "adapter_usage": [0.5, 0.5]}

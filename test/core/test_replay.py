@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from fakes import FakeEngine, FakePlanner, jpeg_bytes
 
-from clkd_core.data import topics
-from clkd_core.data.bag_messages import (
+from clkd_core.data.bags import topics
+from clkd_core.data.bags.files import write_bag
+from clkd_core.data.bags.messages import (
     Label,
     Pose,
     future_to_msg,
@@ -20,9 +21,8 @@ from clkd_core.data.bag_messages import (
     odometry_to_msg,
     route_command_to_msg,
 )
-from clkd_core.data.bags import write_bag
 from clkd_core.errors import ConfigError, DataError, FrameError
-from clkd_core.metrics.ego_status import fit_ego_status_baseline
+from clkd_core.metrics.baselines.ego_status import fit_ego_status_baseline
 from clkd_core.metrics.frames import FrameRow, Outcome, read_frames, write_frames
 from clkd_core.runtime import replay
 from clkd_core.runtime.bag_run import ReplayConfig, replay_bag

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from report_rows import make_row
 
-from clkd_core.data import topics
-from clkd_core.data.bag_messages import (
+from clkd_core.data.bags import topics
+from clkd_core.data.bags.files import write_bag
+from clkd_core.data.bags.messages import (
     Pose,
     camera_info_to_msg,
     image_to_msg,
     transform_to_msg,
     transforms_to_msg,
 )
-from clkd_core.data.bags import write_bag
 from clkd_core.errors import DataError
 from clkd_core.report.bag_pictures import (
     camera_info_topic_beside,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clkd_core.metrics.rsdr import rsdr, rsdr_curve
+from clkd_core.metrics.decisions.rsdr import rsdr, rsdr_curve
 
 latencies = st.none() | st.floats(0, 300) | st.sampled_from([math.nan, math.inf, 80.0, 0.0])
 samples = st.lists(st.tuples(latencies, st.booleans()), min_size=1, max_size=40)

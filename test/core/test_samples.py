@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tiny_vlm import SQUARES_VERSION, write_squares
 
-from clkd_core.data.keyframes import load_keyframes
+from clkd_core.data.sidecar import load_keyframes
 from clkd_core.distill.feed.samples import load_samples
 from clkd_core.errors import DataError
 from clkd_core.types import CAMERAS

@@ -20,7 +20,7 @@ from clkd_core.distill.record.metrics_log import read_metrics
 from clkd_core.distill.setup import ensure_data
 from clkd_core.distill.train import train
 from clkd_core.errors import ConfigError, DataError
-from clkd_core.metrics.ego_status import EgoStatusBaseline
+from clkd_core.metrics.baselines.ego_status import EgoStatusBaseline
 from clkd_core.models.checkpoint import load_vlm
 from clkd_core.models.vlm import count_parameters
 
@@ -192,7 +192,7 @@ def test_metrics_survive_a_line_cut_off_by_a_kill(finished: TrainConfig, tmp_pat
 
 
 def test_missing_set_without_a_world_config_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such file, expected the sidecar"):
+    with pytest.raises(DataError, match="no such file, expected a set of keyframes"):
         train(config_for(tmp_path / "nothing", tmp_path / "run"))
 
 

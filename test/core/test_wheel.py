@@ -56,7 +56,7 @@ def test_an_installed_wheel_knows_its_verbs_messages_and_configs(
 ) -> None:
     code = """
 from clkd_core.cli import find_entries
-from clkd_core.data.ros_types import load_typestore
+from clkd_core.data.bags.ros_types import load_typestore
 from clkd_core.files import shared_folder
 import clkd_core
 print(clkd_core.__file__)

@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 import pytest
 
-from clkd_core.data.keyframes import load_keyframes, surround_frame
+from clkd_core.data.keyframes import surround_frame
 from clkd_core.data.labels import meta_action_from_future
+from clkd_core.data.sidecar import load_keyframes
 from clkd_core.data.world import generate
 from clkd_core.data.world.command import add_arguments, run
 from clkd_core.data.world.config import WorldConfig

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from fakes import wait_until
 
-from clkd_core.data import topics
-from clkd_core.data.bags import Storage, write_bag
-from clkd_core.data.ros_types import message_class as core_message_class
+from clkd_core.data.bags import topics
+from clkd_core.data.bags.files import Storage, write_bag
+from clkd_core.data.bags.ros_types import message_class as core_message_class
 from clkd_core.errors import ConfigError, DataError
 from clkd_ros import middleware
 from clkd_ros.bag_play import LATE_S, PlayConfig, PlayResult, play_bag

@@ -13,7 +13,7 @@ import pytest
 from fakes import FakeEngine, FakePlanner
 from ros_graph import running_graph
 
-from clkd_core.data import topics
+from clkd_core.data.bags import topics
 from clkd_core.types import CAMERAS
 from clkd_ros.evaluator_node import EvaluatorNode, EvaluatorNodeConfig
 from clkd_ros.launcher import NodeSpec, default_system_file, load_system

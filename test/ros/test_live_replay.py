@@ -15,8 +15,9 @@ import psutil
 import pytest
 from fakes import children, jpeg_bytes, wait_until
 
-from clkd_core.data import topics
-from clkd_core.data.bag_messages import (
+from clkd_core.data.bags import topics
+from clkd_core.data.bags.files import write_bag
+from clkd_core.data.bags.messages import (
     Label,
     Pose,
     future_to_msg,
@@ -25,7 +26,6 @@ from clkd_core.data.bag_messages import (
     odometry_to_msg,
     route_command_to_msg,
 )
-from clkd_core.data.bags import write_bag
 from clkd_core.errors import ClkdError, ConfigError
 from clkd_core.metrics.frames import FrameRow, Outcome, read_frames
 from clkd_core.types import (

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from clkd_core.config import load_config
-from clkd_core.data.keyframes import load_keyframes
+from clkd_core.data.sidecar import load_keyframes
 from clkd_core.data.world.config import WorldConfig
 from clkd_core.data.world.generate import write_world
 from clkd_core.data.world.overview import share_lines

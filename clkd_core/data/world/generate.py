@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 
 from clkd_core.config import config_to_dict, save_config
-from clkd_core.data.keyframes import SIDECAR, Keyframe, keyframe_to_json, load_keyframes
+from clkd_core.data.keyframes import Keyframe
+from clkd_core.data.sidecar import SIDECAR, keyframe_to_json, load_keyframes
 from clkd_core.data.world.config import WorldConfig
 from clkd_core.data.world.frames import WorldFrame, render_frame
 from clkd_core.data.world.overview import write_overview

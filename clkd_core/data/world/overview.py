@@ -39,8 +39,8 @@ def _choose(keyframes: Sequence[Keyframe], tiles: int) -> list[Keyframe]:
     for keyframe in keyframes:
         by_scene.setdefault(keyframe.scene, []).append(keyframe)
     scenes = list(by_scene.values())
-    corner = [s for s in scenes if s[0].case_name != "regular"][: tiles // 2]
-    regular = [s for s in scenes if s[0].case_name == "regular"]
+    corner = [s for s in scenes if s[0].is_corner][: tiles // 2]
+    regular = [s for s in scenes if not s[0].is_corner]
     step = max(1, len(regular) // max(1, tiles - len(corner)))
     drives = (corner + regular[::step])[:tiles]
     return [drive[(3 + 7 * i) % len(drive)] for i, drive in enumerate(drives)]

@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from clkd_core.data.keyframes import Keyframe, load_keyframes
+from clkd_core.data.keyframes import Keyframe
+from clkd_core.data.sidecar import load_keyframes
 from clkd_core.distill.config import CourseConfig, TrainConfig
 from clkd_core.distill.feed.batches import Batch, Look, balance_weights, build_batch, draw_looks
 from clkd_core.distill.feed.samples import SampleSet, load_samples

@@ -243,7 +243,7 @@ def build_batch(
         views=views.to(device),
         present=torch.from_numpy(present).to(device),
         text=model.pack(turns).rows(rows).to(device),
-        is_corner=torch.tensor([k.case_name != "regular" for k in keyframes], device=device),
+        is_corner=torch.tensor([k.is_corner for k in keyframes], device=device),
         sample_tokens=tuple(k.sample_token for k in keyframes),
         look_keys=tuple(look.key for look in looks),
     )

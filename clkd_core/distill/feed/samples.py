@@ -30,7 +30,7 @@ from clkd_core.types import CAMERAS, META_ACTIONS, EgoState, RouteCommand
 class SampleSet:
     """Keyframes with their views decoded once; subsets share the pixels."""
 
-    keyframes: list[Keyframe]
+    keyframes: Sequence[Keyframe]
     """N of them."""
     views: NDArray[np.uint8]
     """(M, C, 3, H, W) RGB, M >= N; zeros where a view is missing. Mapped from disk where kept."""

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from clkd_core.metrics.decisions.rsdr import rsdr
 from clkd_core.metrics.frames import FrameRow
 from clkd_core.metrics.intervals import resampling_unit
-from clkd_core.metrics.rsdr import rsdr
 from clkd_core.report.layout import tables
 from clkd_core.report.layout.cards import Views, build_gallery
 from clkd_core.report.layout.look import STYLE

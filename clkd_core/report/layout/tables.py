@@ -7,9 +7,9 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
+from clkd_core.metrics.decisions.meta_action import ActionScores
 from clkd_core.metrics.intervals import Interval
-from clkd_core.metrics.meta_action import ActionScores
-from clkd_core.metrics.planning import HORIZONS_S
+from clkd_core.metrics.plans.l2 import HORIZONS_S
 from clkd_core.report.layout.plots import draw_whisker
 from clkd_core.report.scores import CASES, LATENCIES, NOT_MEASURED, RunScores
 from clkd_core.types import PathAction, SpeedAction

@@ -17,7 +17,7 @@ from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from clkd_core.data.ros_types import PACKAGE, find_msg_folder
+from clkd_core.data.bags.ros_types import PACKAGE, find_msg_folder
 from clkd_core.errors import DataError
 
 _INTEGER_RANGE = {

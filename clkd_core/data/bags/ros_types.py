@@ -36,7 +36,7 @@ def find_msg_folder() -> Path:
     Raises:
         DataError: none of them has it; names the places.
     """
-    package = Path(__file__).resolve().parents[1]
+    package = Path(__file__).resolve().parents[2]
     places = [package.parent / "msg", package / "share" / "msg"]
     places += [parent / "share" / PACKAGE / "msg" for parent in package.parents]
     for place in places:

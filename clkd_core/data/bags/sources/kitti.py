@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clkd_core.data import topics
-from clkd_core.data.bag_messages import (
+from clkd_core.data.bags import topics
+from clkd_core.data.bags.files import BagWriter, Storage, write_bag
+from clkd_core.data.bags.messages import (
     Label,
     Pose,
     camera_info_to_msg,
@@ -24,7 +25,6 @@ from clkd_core.data.bag_messages import (
     transform_to_msg,
     transforms_to_msg,
 )
-from clkd_core.data.bags import BagWriter, Storage, write_bag
 from clkd_core.data.labels import lidar_from_ego, meta_action_from_future
 from clkd_core.errors import DataError
 from clkd_core.runtime.decode import read_image_header

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clkd_core.metrics.planning import score_l2
+from clkd_core.metrics.plans.l2 import score_l2
 
 distance_rows = st.lists(
     st.lists(st.floats(0, 50), min_size=6, max_size=6), min_size=1, max_size=20

@@ -10,8 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clkd_core.data import topics
-from clkd_core.data.ros_types import header_to_msg, message_class, stamp_from_msg, stamp_to_msg
+from clkd_core.data.bags import topics
+from clkd_core.data.bags.ros_types import (
+    header_to_msg,
+    message_class,
+    stamp_from_msg,
+    stamp_to_msg,
+)
 from clkd_core.errors import DataError, FrameError
 from clkd_core.runtime.decode import rgb_from_raw
 from clkd_core.types import (

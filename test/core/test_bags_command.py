@@ -1,4 +1,4 @@
-"""clkd_core.data.bag_command: the words of ``clkd bag`` and what they leave."""
+"""clkd_core.data.bags.command: the words of ``clkd bag`` and what they leave."""
 
 import argparse
 from pathlib import Path
@@ -7,15 +7,15 @@ import cv2
 import numpy as np
 import pytest
 
-from clkd_core.data import bag_command
-from clkd_core.data.bag_frames import count_image_sets, load_labels
+from clkd_core.data.bags import command
+from clkd_core.data.bags.frames import count_image_sets, load_labels
 from clkd_core.errors import DataError
 
 
 def run(*words: str) -> int:
     parser = argparse.ArgumentParser()
-    bag_command.add_arguments(parser)
-    return bag_command.run(parser.parse_args([str(word) for word in words]))
+    command.add_arguments(parser)
+    return command.run(parser.parse_args([str(word) for word in words]))
 
 
 def kitti(root: Path, images: int) -> Path:

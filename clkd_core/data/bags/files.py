@@ -22,8 +22,8 @@ from rosbags.interfaces import (
 )
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 
-from clkd_core.data import topics
-from clkd_core.data.ros_types import PACKAGE, load_typestore
+from clkd_core.data.bags import topics
+from clkd_core.data.bags.ros_types import PACKAGE, load_typestore
 from clkd_core.errors import DataError
 from clkd_core.files import replace_folder
 from clkd_core.types import CAMERAS
@@ -75,7 +75,7 @@ class BagWriter:
             topic: absolute name.
             msgtype: such as ``std_msgs/msg/String``.
             log_ns: when it was seen; players send it at this time.
-            msg: instance of the type's class from clkd_core.data.ros_types.
+            msg: instance of the type's class from clkd_core.data.bags.ros_types.
         """
         self.write_serialized(log_ns, topic, msgtype, self._store.serialize_cdr(msg, msgtype))
 

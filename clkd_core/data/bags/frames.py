@@ -9,7 +9,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from clkd_core.data.bag_messages import (
+from clkd_core.data.bags.files import BagReader, open_bag
+from clkd_core.data.bags.messages import (
     Label,
     ego_from_msg,
     future_from_msg,
@@ -17,9 +18,8 @@ from clkd_core.data.bag_messages import (
     label_from_msg,
     route_command_from_msg,
 )
-from clkd_core.data.bags import BagReader, open_bag
-from clkd_core.data.ros_types import stamp_from_msg
-from clkd_core.data.topics import BagTopics
+from clkd_core.data.bags.ros_types import stamp_from_msg
+from clkd_core.data.bags.topics import BagTopics
 from clkd_core.errors import DataError, FrameError
 from clkd_core.runtime.sync import NS_PER_MS, FrameAssembler, SyncConfig
 from clkd_core.types import SurroundFrame

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from clkd_core.config import load_config
-from clkd_core.data import topics
-from clkd_core.data.bag_messages import (
+from clkd_core.data.bags import topics
+from clkd_core.data.bags.files import BagWriter, Storage, write_bag
+from clkd_core.data.bags.messages import (
     Label,
     Pose,
     camera_info_to_msg,
@@ -29,8 +30,7 @@ from clkd_core.data.bag_messages import (
     transform_to_msg,
     transforms_to_msg,
 )
-from clkd_core.data.bags import BagWriter, Storage, write_bag
-from clkd_core.data.ros_types import load_typestore
+from clkd_core.data.bags.ros_types import load_typestore
 from clkd_core.data.world.config import WorldConfig
 from clkd_core.data.world.frames import WorldFrame, drive_start_ns, render_frame
 from clkd_core.data.world.render.cameras import build_cameras

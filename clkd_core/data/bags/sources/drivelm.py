@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clkd_core.data import topics
-from clkd_core.data.bag_messages import image_to_msg
-from clkd_core.data.bags import Storage, write_bag
+from clkd_core.data.bags import topics
+from clkd_core.data.bags.files import Storage, write_bag
+from clkd_core.data.bags.messages import image_to_msg
 from clkd_core.errors import DataError
 from clkd_core.types import CAMERAS, CameraImage
 

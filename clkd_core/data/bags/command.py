@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
-from clkd_core.data.bags import Storage
+from clkd_core.data.bags.files import Storage
 from clkd_core.progress import progress
 
 
@@ -59,7 +59,7 @@ def _add_source(
 
 
 def _from_world(args: argparse.Namespace) -> None:
-    from clkd_core.data.bag_world import load_world, write_world_bag
+    from clkd_core.data.bags.sources.world import load_world, write_world_bag
 
     world = load_world(args.input)
     counts = write_world_bag(world, args.out, storage=args.storage)
@@ -71,7 +71,7 @@ def _from_world(args: argparse.Namespace) -> None:
 
 
 def _from_drivelm(args: argparse.Namespace) -> None:
-    from clkd_core.data.bag_drivelm import load_drivelm_scenes, write_drivelm_bag
+    from clkd_core.data.bags.sources.drivelm import load_drivelm_scenes, write_drivelm_bag
 
     scenes = load_drivelm_scenes(args.input)
     for token, images in progress(scenes.items(), total=len(scenes), desc="bags", unit="scenes"):
@@ -80,7 +80,11 @@ def _from_drivelm(args: argparse.Namespace) -> None:
 
 
 def _from_kitti(args: argparse.Namespace) -> None:
-    from clkd_core.data.bag_kitti import compute_label, load_kitti_sequence, write_kitti_bag
+    from clkd_core.data.bags.sources.kitti import (
+        compute_label,
+        load_kitti_sequence,
+        write_kitti_bag,
+    )
 
     sequence = load_kitti_sequence(args.input)
     total = len(sequence.image_paths)

@@ -1,0 +1,1 @@
+"""ROS 2 bags: the files, their messages and topics, and the frames read from them."""

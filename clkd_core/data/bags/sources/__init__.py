@@ -1,0 +1,1 @@
+"""What bags are written from."""

@@ -1,0 +1,1 @@
+"""What must be beaten before a score says anything."""
