@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clkd_core.errors import DataError
+from clkd_core.errors import DataError, FrameError
 from clkd_core.types import (
     CameraImage,
     EgoState,
@@ -76,7 +76,7 @@ class Keyframe:
     future: Trajectory | None
     """None where less than 3 s follow."""
     action: MetaAction | None
-    """Senna's rule applied to ``future``."""
+    """Senna's rule applied to ``lidar_future``, where there is none to ``future``."""
     agents: tuple[AgentFuture, ...]
     questions: tuple[QuestionAnswer, ...]
     history: NDArray[np.float32] | None = None
@@ -84,6 +84,10 @@ class Keyframe:
     first, 0.5 s apart, the last one 0.5 s ago; None where less than 2 s precede."""
     region: Region | None = None
     """What all of ``questions`` are about; None: the whole scene."""
+    lidar_future: NDArray[np.float64] | None = None
+    """(T, 2) where nuScenes' LIDAR_TOP sensor will be in its own frame of NOW, x right, y forward
+    [m]. It is mounted ahead of the ego frame's origin and goes another way in a turn. None where
+    nobody knows of such a sensor."""
 
     @property
     def is_corner(self) -> bool:
@@ -92,18 +96,40 @@ class Keyframe:
 
 
 def surround_frame(keyframe: Keyframe) -> SurroundFrame:
-    """Read the keyframe's image files into what a decision looks at; nothing is decoded.
+    """Read the keyframe's image files into what a decision looks at.
+
+    Nothing is decoded but the view that has a region: a red box is drawn around it.
 
     Raises:
-        DataError: an image file is missing or empty.
+        DataError: an image file is missing or empty, or the view of the region is missing,
+            damaged or elsewhere than the region.
     """
     images = {
         camera: CameraImage(stamp_ns=keyframe.image_stamps_ns[camera], encoded=_read_image(path))
         for camera, path in keyframe.image_paths.items()
     }
+    if keyframe.region is not None:
+        images[keyframe.region.camera] = _with_box(keyframe, keyframe.region, images)
     return SurroundFrame(
         stamp_ns=keyframe.stamp_ns, images=images, ego=keyframe.ego, command=keyframe.command
     )
+
+
+def _with_box(
+    keyframe: Keyframe, region: Region, images: Mapping[str, CameraImage]
+) -> CameraImage:
+    from clkd_core.data.regions import draw_region  # loads OpenCV, which few keyframes need
+
+    plain = images.get(region.camera)
+    if plain is None or plain.encoded is None:
+        raise DataError(
+            f"keyframe {keyframe.sample_token}: its region is in {region.camera}, which it lacks"
+        )
+    try:
+        pixels = draw_region(plain.encoded, region.box_xywh_px)
+    except FrameError as err:
+        raise DataError(f"{keyframe.image_paths[region.camera]}: {err}") from err
+    return CameraImage(stamp_ns=plain.stamp_ns, pixels=pixels)
 
 
 def _read_image(path: Path) -> bytes:

@@ -1,6 +1,7 @@
 """Train a teacher, distil its half-size student, judge both.
 
-Also ``python -m clkd_core.distill CONFIG [key=value ...] [--resume | --dry-run]``.
+Also ``python -m clkd_core.distill CONFIG [key=value ...] [--resume | --dry-run]
+[--skip-missing]``.
 """
 
 import argparse
@@ -22,6 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dry-run", action="store_true", help="count parameters and steps, train nothing"
     )
     parser.add_argument("--resume", action="store_true", help="go on where the run was stopped")
+    parser.add_argument(
+        "--skip-missing",
+        action="store_true",
+        help="go on without the views whose image files are missing (data.skip_missing=true)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -39,7 +45,9 @@ def run(args: argparse.Namespace) -> int:
     from clkd_core.distill.dry_run import describe_run
     from clkd_core.distill.train import train
 
-    config = load_config(TrainConfig, args.config, [_full_key(word) for word in args.overrides])
+    words = [_full_key(word) for word in args.overrides]
+    words += ["data.skip_missing=true"] if args.skip_missing else []
+    config = load_config(TrainConfig, args.config, words)
     if args.dry_run:
         print("\n".join(describe_run(config)))
         return 0

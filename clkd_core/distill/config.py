@@ -30,6 +30,9 @@ class DataConfig:
     """Root of the set whose ``val`` split is judged at the end; null: ``root`` itself."""
     workers: int = 2
     """Threads that decode images."""
+    skip_missing: bool = False
+    """Go on without the views whose image files are missing; else they are named and the run ends
+    before it has begun."""
     looks: int | None = None
     """Different looks per sample: how it is varied and what is asked; null: never the same
     again. A number lets results of frozen networks be kept on disk (section ``cache``)."""

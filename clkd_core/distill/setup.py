@@ -3,15 +3,31 @@
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from clkd_core.config import config_to_dict, load_config
-from clkd_core.data.sidecar import load_keyframes
+from clkd_core.data.keyframes import Keyframe
+from clkd_core.data.sidecar import (
+    SIDECAR,
+    action_indices,
+    load_keyframes,
+    question_counts,
+    subset_of,
+)
+from clkd_core.data.sidecar_images import (
+    SKIP_WORD,
+    leave_out_missing,
+    list_image_files,
+    refuse_missing,
+    stat_image_files,
+)
 from clkd_core.distill.config import CourseConfig, DataConfig, TrainConfig, TuneConfig
 from clkd_core.distill.feed.samples import SampleSet, load_samples, tokenizer_texts
 from clkd_core.distill.state import changed_keys
@@ -63,12 +79,14 @@ def pick_device(name: str) -> torch.device:
 
 
 def ensure_data(data: DataConfig) -> None:
-    """Generate the driving set where it is missing and a world config says how.
+    """Generate the driving set where it is missing and a world config says how; index nuScenes.
 
     Raises:
-        ConfigError: the world config cannot be used.
-        DataError: a set cannot be written.
+        ConfigError: the world config cannot be used, or nuScenes' devkit is not installed.
+        DataError: a set cannot be read or written.
     """
+    for root in {data.root: None, data.val_root or data.root: None}:
+        _ensure_nuscenes(root, data)
     if data.world is None or (data.root / data.version).is_dir():
         return
     from clkd_core.data.world.config import WorldConfig
@@ -78,15 +96,44 @@ def ensure_data(data: DataConfig) -> None:
     write_world(load_config(WorldConfig, data.world), data.root)
 
 
-def load_train(config: TrainConfig) -> SampleSet:
-    """All samples of the training split.
+def _ensure_nuscenes(root: Path, data: DataConfig) -> None:
+    """Index the tables of nuScenes where they have no sidecar yet."""
+    from clkd_core.data.nuscenes.devkit import has_tables
+
+    if (root / data.version / SIDECAR).is_file() or not has_tables(root, data.version):
+        return
+    from clkd_core.data.nuscenes.index import index_nuscenes
+
+    log.info("%s has not been indexed yet: doing it once", root / data.version)
+    counts = index_nuscenes(root, data.version, skip_missing=data.skip_missing)
+    log.info("%s", counts.describe())
+
+
+def check_images(data: DataConfig) -> None:
+    """Look for all images that are learnt from or judged on, before anything is decoded.
 
     Raises:
-        DataError: the set is missing or damaged.
+        DataError: some are missing and may not be skipped; names and counts them.
+    """
+    if data.skip_missing:
+        return
+    names = list_image_files(load_keyframes(data.root, data.version, "train"))
+    with suppress(DataError):  # nothing to judge on: said when it comes to judging
+        names += list_image_files(load_keyframes(data.val_root or data.root, data.version, "val"))
+    refuse_missing(stat_image_files(names), way_out=SKIP_WORD)
+
+
+def load_train(config: TrainConfig) -> SampleSet:
+    """All samples of the training split that say anything.
+
+    Raises:
+        DataError: the set is missing or damaged, image files are missing, or there is nothing to
+            be learnt.
     """
     vision = config.model.vision
+    keyframes = load_keyframes(config.data.root, config.data.version, "train")
     return load_samples(
-        load_keyframes(config.data.root, config.data.version, "train"),
+        _shown(_with_answers(keyframes, config.questions_per_sample), config.data),
         (vision.height_px, vision.width_px),
         workers=config.data.workers,
         cache=config.out / "cache",
@@ -94,10 +141,14 @@ def load_train(config: TrainConfig) -> SampleSet:
 
 
 def load_unseen(config: TrainConfig) -> SampleSet | None:
-    """The validation split, or None where there is none."""
+    """The validation split, or None where there is none.
+
+    Raises:
+        DataError: image files are missing.
+    """
     root, vision = config.data.val_root or config.data.root, config.model.vision
     try:
-        keyframes = load_keyframes(root, config.data.version, "val")
+        keyframes = _shown(load_keyframes(root, config.data.version, "val"), config.data)
     except DataError as err:
         log.info("no validation split to judge on: %s", err)
         return None
@@ -107,6 +158,27 @@ def load_unseen(config: TrainConfig) -> SampleSet | None:
         workers=config.data.workers,
         cache=config.out / "cache",
     )
+
+
+def _with_answers(keyframes: Sequence[Keyframe], asked: int) -> Sequence[Keyframe]:
+    """Without those that have neither an action nor a question: the last 3 s of a plain drive.
+
+    Drawn into a batch they would only make it smaller.
+    """
+    has_answer = action_indices(keyframes) >= 0
+    if asked > 0:
+        has_answer |= question_counts(keyframes) > 0
+    if has_answer.all():
+        return keyframes
+    log.info("%d of %d keyframes have nothing to be learnt", (~has_answer).sum(), len(has_answer))
+    if not has_answer.any():
+        raise DataError("no keyframe has an action or a question, expected something to learn")
+    return subset_of(keyframes, np.flatnonzero(has_answer))
+
+
+def _shown(keyframes: Sequence[Keyframe], data: DataConfig) -> Sequence[Keyframe]:
+    """Without the images that are missing, where that is wanted."""
+    return leave_out_missing(keyframes) if data.skip_missing else keyframes
 
 
 def build_teacher(config: TrainConfig, samples: SampleSet) -> VlmBase:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from clkd_core.config import config_to_dict, save_config
+from clkd_core.data.sidecar import corner_flags
 from clkd_core.distill.config import CourseConfig, TrainConfig
 from clkd_core.distill.feed.ahead import prefetched, shown_steps
 from clkd_core.distill.feed.batches import Batch, balance_weights, build_batch, draw_looks
@@ -41,6 +42,7 @@ from clkd_core.distill.setup import (
     build_optimizer,
     build_student,
     build_teacher,
+    check_images,
     describe_size,
     ensure_data,
     find_teacher,
@@ -142,13 +144,14 @@ def _train(
     # ---- data -----------------------------------------------------------------------------
     if world.is_main:
         ensure_data(config.data)
+        check_images(config.data)
         everything = load_train(config)
     world.wait()  # one process decodes, the others read what it has stored
     if not world.is_main:
         everything = load_train(config)
-    regular = everything.subset([i for i, k in enumerate(everything.keyframes) if not k.is_corner])
+    regular = everything.subset(np.flatnonzero(~corner_flags(everything.keyframes)))
     taught = regular if config.teacher_data == "regular" else everything
-    if config.teacher is not None and not taught.keyframes:
+    if config.teacher is not None and not len(taught.keyframes):
         raise DataError(f"{config.data.root} has no {config.teacher_data} samples for the teacher")
     steps = {
         "teacher": config.teacher.count_steps(len(taught.keyframes)) if config.teacher else 0,

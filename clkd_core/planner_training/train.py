@@ -4,7 +4,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from torch import Tensor
 from clkd_core.config import save_config
 from clkd_core.data.keyframes import Keyframe
 from clkd_core.data.labels import lidar_from_ego, meta_action_from_future
-from clkd_core.data.sidecar import load_keyframes
+from clkd_core.data.sidecar import load_keyframes, subset_of
+from clkd_core.data.sidecar_images import list_image_files, refuse_missing, stat_image_files
 from clkd_core.files import replace_folder
 from clkd_core.models.planner import NO_ACTION, NO_COMMAND, Planner, PlannerConfig, PlannerInputs
 from clkd_core.models.planner_checkpoint import FOLDER, student_identity, write_planner
@@ -43,6 +44,8 @@ def train_planner(config: PlannerTrainConfig) -> tuple[Path, PlannerScores]:
     data = config.data
     train = _thinned(load_keyframes(data.root, data.version, "train"), data.max_keyframes)
     val = load_keyframes(data.root, data.version, "val")
+    for keyframes in (train, val):
+        refuse_missing(stat_image_files(list_image_files(keyframes)))
     threads = config.threads or torch.get_num_threads()
     # One frame is too little work to share: on two busy cores two threads took 11 s where one
     # took 1 s, waiting for each other after every layer. Batches of the planner are worth it.
@@ -135,11 +138,11 @@ def drop_inputs(
     )
 
 
-def _thinned(keyframes: list[Keyframe], limit: int | None) -> list[Keyframe]:
+def _thinned(keyframes: Sequence[Keyframe], limit: int | None) -> Sequence[Keyframe]:
     if limit is None or len(keyframes) <= limit:
         return keyframes
-    picks = np.linspace(0, len(keyframes) - 1, limit).round().astype(int)
-    return [keyframes[i] for i in picks]
+    picks = np.linspace(0, len(keyframes) - 1, limit).round().astype(np.int64)
+    return subset_of(keyframes, picks)
 
 
 def _batches(size: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:

@@ -17,9 +17,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from clkd_core.data.keyframes import Keyframe
+from clkd_core.data.language.drivelm import mirrored_tags
 from clkd_core.data.prompts import answer_text, mirrored_text, plan_question, turn_text
+from clkd_core.data.sidecar import action_indices
 from clkd_core.distill.config import AugmentConfig
 from clkd_core.distill.feed.samples import SampleSet
+from clkd_core.errors import DataError
 from clkd_core.models.vlm import DrivingVlm, TextBatch
 from clkd_core.types import CAMERAS, RouteCommand
 
@@ -150,9 +153,10 @@ def _epoch_indices(samples: int, count: int, *, seed: tuple[int, int, int]) -> N
 
 def balance_weights(keyframes: Sequence[Keyframe], balance: float) -> NDArray[np.float64]:
     """(N,) how likely each sample is drawn: (number with the same action) ** -balance."""
-    labels = [-1 if k.action is None else k.action.index for k in keyframes]
-    counts = {label: labels.count(label) for label in set(labels)}
-    return np.asarray([counts[label] ** -balance for label in labels], np.float64)
+    _, places, counts = np.unique(
+        action_indices(keyframes), return_inverse=True, return_counts=True
+    )
+    return np.asarray(counts[places] ** -balance, np.float64)
 
 
 def conversation(
@@ -173,7 +177,7 @@ def conversation(
         drop_command: the route reads "unknown".
     """
     turns: list[tuple[str, str]] = []
-    swap = mirrored_text if mirror else str
+    swap = _mirrored if mirror else str
     if keyframe.action is not None:
         command = None if drop_command else keyframe.command
         if mirror and command is not None:
@@ -184,6 +188,10 @@ def conversation(
         asked = keyframe.questions[index]
         turns.append((swap(turn_text(asked.question)), swap(f" {asked.answer}")))
     return turns
+
+
+def _mirrored(text: str) -> str:
+    return mirrored_tags(mirrored_text(text))
 
 
 @dataclass(frozen=True)
@@ -221,6 +229,9 @@ def build_batch(
         questions_per_sample: driving questions after the plan.
         device: where the batch goes.
         rows: this process's share of the looks.
+
+    Raises:
+        DataError: not one of the samples has anything to answer.
     """
     keyframes = [samples.keyframes[look.index] for look in looks]
     draws = [
@@ -237,6 +248,12 @@ def build_batch(
         )
         for keyframe, draw in zip(keyframes, draws, strict=True)
     ]
+    if not any(turns):
+        raise DataError(
+            f"none of {len(turns)} samples has a plan, questions_per_sample is "
+            f"{questions_per_sample} and the first has {len(keyframes[0].questions)} questions, "
+            "expected something to answer"
+        )
     keyframes, draws, looks = keyframes[rows], draws[rows], looks[rows]
     views, present = _vary(samples, [look.index for look in looks], draws, augment)
     return Batch(
@@ -284,7 +301,9 @@ def _vary(
             order = list(MIRRORED_CAMERAS)
             views[row] = torch.flip(views[row][order], dims=(-1,))
             present[row] = present[row][order]
-        present[row] &= draw.kept_views
+        kept = present[row] & draw.kept_views
+        if kept.any():  # a sample with a single view may be drawn to lose that one
+            present[row] = kept
     if not (augment.zoom or augment.brightness):
         return views, present
     varied = torch.empty(views.shape)

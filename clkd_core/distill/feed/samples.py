@@ -20,6 +20,8 @@ from clkd_core.data.prompts import (
     plan_question,
     turn_text,
 )
+from clkd_core.data.sidecar import region_checksums, subset_of
+from clkd_core.data.sidecar_images import list_image_files, refuse_missing, stat_image_files
 from clkd_core.errors import DataError, FrameError
 from clkd_core.progress import progress
 from clkd_core.runtime.decode import decode_views
@@ -31,7 +33,7 @@ class SampleSet:
     """Keyframes with their views decoded once; subsets share the pixels."""
 
     keyframes: Sequence[Keyframe]
-    """N of them."""
+    """N of them; lazy ones are parsed when a batch needs them."""
     views: NDArray[np.uint8]
     """(M, C, 3, H, W) RGB, M >= N; zeros where a view is missing. Mapped from disk where kept."""
     present: NDArray[np.bool_]
@@ -39,12 +41,13 @@ class SampleSet:
     places: NDArray[np.int64]
     """(N,) where in the M each keyframe's pixels are."""
     fingerprint: str
-    """Changes when an image file, the order or the size does; a subset has that of its set."""
+    """Changes when an image file, a marked region, the order or the size does; a subset has that
+    of its set."""
 
-    def subset(self, keep: Sequence[int]) -> "SampleSet":
-        """The samples at ``keep``."""
-        keyframes = [self.keyframes[index] for index in keep]
-        return replace(self, keyframes=keyframes, places=self.places[list(keep)])
+    def subset(self, keep: Sequence[int] | NDArray[np.int64]) -> "SampleSet":
+        """The samples at ``keep``; keyframes that are lazy stay so."""
+        places = self.places[np.asarray(keep, np.int64)]
+        return replace(self, keyframes=subset_of(self.keyframes, keep), places=places)
 
     def pixels(
         self, indices: Sequence[int] | NDArray[np.int64]
@@ -71,9 +74,10 @@ def load_samples(
             keeps them in memory.
 
     Raises:
-        DataError: an image is missing or damaged, or the folder cannot be written.
+        DataError: images are missing (named before any is decoded) or damaged, or the folder
+            cannot be written.
     """
-    if not keyframes:
+    if not len(keyframes):
         raise DataError("no keyframes came, expected at least one")
     fingerprint = _fingerprint(keyframes, size_hw)
     if cache is None:
@@ -82,7 +86,7 @@ def load_samples(
     else:
         views, present = _kept_arrays(keyframes, size_hw, workers, cache, fingerprint)
     places = np.arange(len(keyframes))
-    return SampleSet(list(keyframes), views, present, places, fingerprint)
+    return SampleSet(keyframes, views, present, places, fingerprint)
 
 
 def _kept_arrays(
@@ -148,15 +152,19 @@ def _decode(
 
 
 def _fingerprint(keyframes: Sequence[Keyframe], size_hw: tuple[int, int]) -> str:
-    """Changes when an image file, the order or the size does."""
+    """Changes when an image file, a marked region, the order or the size does.
+
+    Raises:
+        DataError: image files are missing.
+    """
+    files = stat_image_files(list_image_files(keyframes))
+    refuse_missing(files)
     digest = hashlib.sha256(repr(size_hw).encode())
-    for keyframe in keyframes:
-        for camera, path in sorted(keyframe.image_paths.items()):
-            try:
-                stat = path.stat()
-            except OSError as err:
-                raise DataError(f"{path}: image cannot be read: {err.strerror}") from err
-            digest.update(f"{camera} {path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    sizes, mtimes_ns = files.sizes.tolist(), files.mtimes_ns.tolist()
+    for row, row_sizes, row_mtimes in zip(files.names, sizes, mtimes_ns, strict=True):
+        for seen in zip(CAMERAS, row, row_sizes, row_mtimes, strict=True):
+            digest.update(" ".join(map(str, seen)).encode())
+    digest.update(region_checksums(keyframes).tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -1,0 +1,1 @@
+"""nuScenes, any version folder, through its own devkit (extra ``nuscenes``)."""
