@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from clkd_core.data.world import generate
 from clkd_core.data.world.command import add_arguments, run
 from clkd_core.data.world.config import WorldConfig
 from clkd_core.data.world.generate import work_folder, write_world
+from clkd_core.data.world.overview import whole_scenes
 from clkd_core.data.world.render.cameras import build_cameras
 from clkd_core.data.world.scene.build import build_drive
 from clkd_core.data.world.scene.script import plan_drives
@@ -61,7 +63,7 @@ def test_set_holds_thirteen_tables_images_and_the_sidecar(root):
         assert json.loads((root / CONFIG.version / f"{name}.json").read_text()), name
     train = load_keyframes(root, CONFIG.version, "train")
     val = load_keyframes(root, CONFIG.version, "val")
-    assert (len(train), len(val)) == (16, 8)
+    assert [len(whole_scenes(keyframes)) for keyframes in (train, val)] == [16, 8]
     frame = surround_frame(train[0])
     assert list(frame.images) == list(CAMERAS)
     for image in frame.images.values():
@@ -152,7 +154,7 @@ def test_futures_agree_with_the_devkits_lidar_poses(devkit, root):
     checked = 0
     for split in ("train", "val"):
         by_scene = {}
-        for keyframe in load_keyframes(root, CONFIG.version, split):
+        for keyframe in whole_scenes(load_keyframes(root, CONFIG.version, split)):
             by_scene.setdefault(keyframe.scene, []).append(keyframe)
         for scene, keyframes in by_scene.items():
             for i in range(len(keyframes) - 6):
@@ -179,15 +181,20 @@ def test_interrupted_run_keeps_finished_drives_and_leaves_the_old_set(tmp_path, 
         if rendered:
             raise KeyboardInterrupt
         rendered.append(spec.name)
-        real(spec, config, work)
+        return real(spec, config, work)
+
+    def notes_who_is_left(spec, config, work):
+        again.append(spec.name)
+        return real(spec, config, work)
 
     monkeypatch.setattr(generate, "write_drive", fails_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         write_world(CONFIG, out)
     assert files_of(out) == {"v/clkd_keyframes.jsonl": b"old"}
     again = []
-    monkeypatch.setattr(generate, "write_drive", lambda *a: (again.append(a[0].name), real(*a)))
-    write_world(CONFIG, out)
+    monkeypatch.setattr(generate, "write_drive", notes_who_is_left)
+    written = write_world(CONFIG, out)
+    assert (len(written.drives), written.rendered.keyframes) == (3, 2 * 8)
     assert rendered[0] not in again
     assert len(again) == 2
     assert not (out / "v").exists()
@@ -271,4 +278,8 @@ def test_command_writes_set_and_overview_and_prints_shares(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "speed:" in printed
     assert "standing:" in printed
+    assert re.search(
+        r"rate: \d+\.\d keyframes per second of six views 128 x 72 with workers=1", printed
+    )
+    assert re.search(r"; \d+\.\d per second of one core\n", printed)
     assert multiprocessing.active_children() == []

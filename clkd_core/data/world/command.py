@@ -7,8 +7,8 @@ from pathlib import Path
 from clkd_core.config import load_config
 from clkd_core.data.sidecar import load_keyframes
 from clkd_core.data.world.config import WorldConfig
-from clkd_core.data.world.generate import write_world
-from clkd_core.data.world.overview import share_lines
+from clkd_core.data.world.generate import Rendered, write_world
+from clkd_core.data.world.overview import share_lines, whole_scenes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,11 +31,24 @@ def run(args: argparse.Namespace) -> int:
     """
     begin_s = time.monotonic()
     config = load_config(WorldConfig, args.config, args.overrides)
-    drives = write_world(config, args.out)
+    written = write_world(config, args.out)
     keyframes = load_keyframes(args.out, config.version, "train")
     for line in share_lines(keyframes):
         print(line)
+    print(rate_line(written.rendered, config))
     took_s = time.monotonic() - begin_s
-    made = f"{len(drives)} drives, {len(keyframes)} training keyframes in {took_s:.0f} s"
-    print(f"world: {made}: {args.out}")
+    instants = len(whole_scenes(keyframes))
+    regions = len(keyframes) - instants
+    made = f"{len(written.drives)} drives, {instants} training keyframes, {regions} red boxes"
+    print(f"world: {made} in {took_s:.0f} s: {args.out}")
     return 0
+
+
+def rate_line(rendered: Rendered, config: WorldConfig) -> str:
+    """How fast the set was rendered; nothing was where an interrupted run had done all."""
+    if not rendered.keyframes:
+        return "rate: every drive was there already"
+    size = f"{config.width_px} x {config.height_px}"
+    per_s = f"{rendered.keyframes / rendered.took_s:.1f} keyframes per second of six views {size}"
+    of_core = f"{rendered.keyframes / rendered.cpu_s:.1f} per second of one core"
+    return f"rate: {per_s} with workers={rendered.workers}; {of_core}"

@@ -44,6 +44,8 @@ class WorldConfig:
     """Image height; nuScenes has 900. The lens is scaled with the width."""
     jpeg_quality: int = 85
     """OpenCV's JPEG quality, 1..100."""
+    region_questions: bool = True
+    """Ask about a part of a view, too, in corner cases: a keyframe of its own without a plan."""
     workers: int = 0
     """Processes that render; 0 means one per core."""
 

@@ -7,16 +7,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from clkd_core.data.keyframes import AgentFuture, QuestionAnswer
+from clkd_core.data.keyframes import HISTORY_STEPS, AgentFuture, QuestionAnswer
 from clkd_core.data.world.config import WorldConfig
-from clkd_core.data.world.questions import build_questions
+from clkd_core.data.world.questions.facts import find_facts
+from clkd_core.data.world.questions.regions import RegionQuestions, region_questions
+from clkd_core.data.world.questions.scenes import scene_questions
+from clkd_core.data.world.questions.sight import see
 from clkd_core.data.world.render.cameras import CAMERA_STAMP_OFFSETS_NS
 from clkd_core.data.world.render.renderer import DriveRenderer
 from clkd_core.data.world.scene.build import build_drive
 from clkd_core.data.world.scene.drive import Drive
 from clkd_core.data.world.scene.script import SPLITS, DriveSpec
 from clkd_core.errors import DataError
-from clkd_core.types import EgoState, MetaAction, RouteCommand, Trajectory
+from clkd_core.types import STEP_S, EgoState, MetaAction, RouteCommand, Trajectory
 
 _FIRST_NS = 1_700_000_000_000_000_000
 _BETWEEN_DRIVES_NS = 60_000_000_000
@@ -44,8 +47,15 @@ class WorldFrame:
     action: MetaAction
     """The right decision; meant to be used at keyframes."""
     future: Trajectory
+    history: NDArray[np.float32] | None
+    """(HISTORY_STEPS, 2) past positions, see :class:`~clkd_core.data.keyframes.Keyframe`; None
+    in a drive's first 2 s."""
     agents: tuple[AgentFuture, ...]
     questions: tuple[QuestionAnswer, ...]
+    """About the whole scene; none between keyframes."""
+    about: RegionQuestions | None
+    """A part of a view with questions of its own, at keyframes of corner cases where there is
+    something to point at."""
     scene: str
     case_name: str
 
@@ -79,6 +89,8 @@ def render_frame(drive: Drive, renderer: DriveRenderer, since_start_ns: int) -> 
     stamp_ns = drive_start_ns(drive.spec) + since_start_ns
     x, y, yaw = drive.ego_world_pose(t_s)
     images = renderer.render(t_s)
+    is_keyframe = since_start_ns % _KEYFRAME_NS == 0
+    questions, about = build_questions(drive, renderer, t_s) if is_keyframe else ((), None)
     return WorldFrame(
         t_s=t_s,
         stamp_ns=stamp_ns,
@@ -87,14 +99,29 @@ def render_frame(drive: Drive, renderer: DriveRenderer, since_start_ns: int) -> 
         ego_pose=(float(x), float(y), float(yaw)),
         ego=drive.ego_state(t_s, stamp_ns),
         command=drive.command(t_s),
-        is_keyframe=since_start_ns % _KEYFRAME_NS == 0,
+        is_keyframe=is_keyframe,
         action=drive.action(t_s),
         future=drive.future(t_s),
+        history=drive.history(t_s) if t_s >= HISTORY_STEPS * STEP_S else None,
         agents=drive.agents(t_s),
-        questions=build_questions(drive, t_s),
+        questions=questions,
+        about=about,
         scene=drive.spec.name,
         case_name=drive.spec.case_name,
     )
+
+
+def build_questions(
+    drive: Drive, renderer: DriveRenderer, t_s: float
+) -> tuple[tuple[QuestionAnswer, ...], RegionQuestions | None]:
+    """What is asked about an instant: about the scene, and about a part of a view."""
+    weather, cameras = renderer.weather, renderer.cameras
+    sightings = see(drive, t_s, cameras, renderer.walls, weather.fog_m)
+    facts = find_facts(drive, t_s, sightings, weather.name)
+    about = None
+    if drive.config.region_questions:
+        about = region_questions(drive, t_s, facts, sightings, cameras)
+    return scene_questions(facts, drive.action(t_s)), about
 
 
 def encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:

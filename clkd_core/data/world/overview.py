@@ -1,7 +1,7 @@
 """For people who would rather look than read: a contact sheet, and shares in a few lines."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import cv2
@@ -21,6 +21,11 @@ _VIEW = (240, 135)  # width, height of a view on the sheet
 _STANDS_MPS = 0.5
 
 
+def whole_scenes(keyframes: Iterable[Keyframe]) -> list[Keyframe]:
+    """Without the twins whose questions are about a part of a view: each instant once."""
+    return [k for k in keyframes if k.region is None]
+
+
 def write_overview(keyframes: Sequence[Keyframe], path: Path, tiles: int = 12) -> None:
     """A picture of keyframes from several drives, six views each, labelled.
 
@@ -36,7 +41,7 @@ def write_overview(keyframes: Sequence[Keyframe], path: Path, tiles: int = 12) -
 
 def _choose(keyframes: Sequence[Keyframe], tiles: int) -> list[Keyframe]:
     by_scene: dict[str, list[Keyframe]] = {}
-    for keyframe in keyframes:
+    for keyframe in whole_scenes(keyframes):
         by_scene.setdefault(keyframe.scene, []).append(keyframe)
     scenes = list(by_scene.values())
     corner = [s for s in scenes if s[0].is_corner][: tiles // 2]
@@ -69,11 +74,13 @@ def _view(keyframe: Keyframe, camera: str) -> NDArray[np.uint8]:
 
 
 def share_lines(keyframes: Sequence[Keyframe]) -> list[str]:
-    """Label statistics: shares of actions and cases, and of standing starts."""
-    labelled = [k for k in keyframes if k.action is not None]
+    """Label statistics: shares of actions and cases, of standing starts, and what is asked."""
+    instants = whole_scenes(keyframes)
+    labelled = [k for k in instants if k.action is not None]
     speed = Counter(k.action.speed.name for k in labelled if k.action)
     path = Counter(k.action.path.name for k in labelled if k.action)
-    case = Counter(k.case_name for k in keyframes)
+    case = Counter(k.case_name for k in instants)
+    kinds = Counter(q.kind for k in keyframes for q in k.questions)
     stand = [k for k in labelled if k.ego and k.ego.speed_mps < _STANDS_MPS]
     starts = sum(1 for k in stand if k.action and k.action.speed != SpeedAction.STOP)
     return [
@@ -81,6 +88,7 @@ def share_lines(keyframes: Sequence[Keyframe]) -> list[str]:
         f"path: {_shares(path)}",
         f"case: {_shares(case)}",
         f"standing: {len(stand)} keyframes, {starts / max(1, len(stand)):.0%} about to start",
+        f"questions: {', '.join(f'{kind} {n}' for kind, n in kinds.items())}",
     ]
 
 

@@ -117,6 +117,11 @@ def sample_token(frame: WorldFrame) -> str:
     return token_of("sample", frame.scene, frame.stamp_ns)
 
 
+def region_token(frame: WorldFrame) -> str:
+    """Token of a keyframe's twin with questions about a part of a view; it has no sample."""
+    return token_of("region", frame.scene, frame.stamp_ns)
+
+
 def map_name(scene: str) -> str:
     """Path of a drive's map mask below the set's root."""
     return f"maps/{token_of('map', scene)}.png"
@@ -243,7 +248,7 @@ def _add_instance(
 
 
 def _attributes(actor: Actor, t_s: float) -> list[str]:
-    moving = actor.speed_at(t_s) > 0.2
+    moving = actor.moves_at(t_s)
     if actor.kind in VEHICLES:
         return [token_of("attribute", "vehicle.moving" if moving else "vehicle.stopped")]
     if actor.kind in PEOPLE:

@@ -16,6 +16,7 @@ _GLASS: Color = (38, 48, 58)
 _TYRE: Color = (22, 22, 24)
 _BRAKE_ON: Color = (255, 25, 20)
 _BRAKE_OFF: Color = (95, 14, 16)
+_BOARD_M = 0.18  # how far a traffic light's backboard stands out around the housing
 _LAMPS: dict[str, Color] = {"red": (255, 20, 15), "amber": (255, 190, 0), "green": (10, 255, 90)}
 _DARK_LAMPS: dict[str, Color] = {"red": (62, 18, 18), "amber": (62, 50, 14), "green": (14, 58, 28)}
 _LIT_LAMPS = {
@@ -247,13 +248,26 @@ def _bar(
     b.quad(np.array([a, e, e + up, a + up]), (85, 88, 90))
 
 
+def _half_head(lamp_m: float) -> tuple[float, float]:
+    """Half the width and half the height of a housing."""
+    return 0.68 * lamp_m, 1.78 * lamp_m
+
+
+def head_outline(signal: Signal, number: int) -> NDArray[np.float64]:
+    """(4, 3) corners of a housing with its backboard, in the layout frame."""
+    x, y, z = signal.heads_m[number]
+    half_w, half_h = (half + _BOARD_M for half in _half_head(signal.lamp_m))
+    places = [(a * half_w, b * half_h) for a in (-1, 1) for b in (-1, 1)]
+    return np.array([(x, y + across, z + up) for across, up in places])
+
+
 def _head(b: ShapeBuilder, x: float, y: float, z: float, lamp: float, state: str) -> None:
     """Backboard, housing and three lamps, facing towards smaller x."""
-    half_w, half_h = 0.68 * lamp, 1.78 * lamp
+    half_w, half_h = _half_head(lamp)
     b.panel(
         x,
-        (y + half_w + 0.18, y - half_w - 0.18),
-        (z - half_h - 0.18, z + half_h + 0.18),
+        (y + half_w + _BOARD_M, y - half_w - _BOARD_M),
+        (z - half_h - _BOARD_M, z + half_h + _BOARD_M),
         (235, 235, 225),
     )
     b.panel(x - 0.02, (y + half_w, y - half_w), (z - half_h, z + half_h), (12, 14, 16))

@@ -20,9 +20,15 @@ from clkd_core.data.world.render.bodies import (
 from clkd_core.data.world.render.cameras import Camera, build_cameras
 from clkd_core.data.world.render.ground import draw_ground
 from clkd_core.data.world.render.shapes import Shape, joined
-from clkd_core.data.world.render.surroundings import build_surroundings
+from clkd_core.data.world.render.surroundings import Walls, build_surroundings, walls_of
 from clkd_core.data.world.render.view import View, sorted_primitives
-from clkd_core.data.world.render.weather import Image, add_rain, draw_panorama, sample_weather
+from clkd_core.data.world.render.weather import (
+    Image,
+    Weather,
+    add_rain,
+    draw_panorama,
+    sample_weather,
+)
 from clkd_core.data.world.scene.actors import PEOPLE, VEHICLES, Actor
 from clkd_core.data.world.scene.drive import Drive
 
@@ -36,6 +42,7 @@ class DriveRenderer:
         self._weather = sample_weather(drive.spec.case_name, drive.spec.seed)
         self._ground = draw_ground(drive.layout)
         self._still = build_surroundings(drive.layout, night=self._weather.headlights)
+        self._walls = walls_of(self._still)
         self._signals: dict[str, Shape] = {}
         panorama = draw_panorama(drive.layout.texture_seed, self._weather.name)
         self._views = {n: View(c, panorama, self._weather) for n, c in self._cameras.items()}
@@ -44,6 +51,16 @@ class DriveRenderer:
     def cameras(self) -> Mapping[str, Camera]:
         """The cameras by name."""
         return self._cameras
+
+    @property
+    def walls(self) -> Walls:
+        """Of the buildings along the roads."""
+        return self._walls
+
+    @property
+    def weather(self) -> Weather:
+        """Light and air of the drive."""
+        return self._weather
 
     def render(self, t_s: float) -> dict[str, Image]:
         """All six views at one instant: camera name to (H, W, 3) uint8 RGB."""

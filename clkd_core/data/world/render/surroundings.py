@@ -1,5 +1,7 @@
 """What stands beside the roads: buildings, trees, street lamps; seeded by the layout."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +21,18 @@ _PANEL_M = 4.5
 _REACH_M = 100.0
 
 
+@dataclass(frozen=True)
+class Walls:
+    """The panels of all walls, seen from above."""
+
+    start: NDArray[np.float64]
+    """(N, 2) metres, layout frame."""
+    end: NDArray[np.float64]
+    """(N, 2)."""
+    top: NDArray[np.float64]
+    """(N,) height [m]."""
+
+
 def build_surroundings(layout: Layout, *, night: bool) -> Shape:
     """Everything that stands still in a layout."""
     rng = np.random.default_rng(layout.texture_seed)
@@ -31,6 +45,15 @@ def build_surroundings(layout: Layout, *, night: bool) -> Shape:
             _row_of_buildings(b, rng, layout, arm, inwards, roads, clear_m, urban, night)
             _row_of_trees(b, rng, layout, arm, inwards, roads, clear_m)
     return b.build()
+
+
+def walls_of(shape: Shape) -> Walls:
+    """The walls in what :func:`build_surroundings` made: upright, from the ground, wide."""
+    low, high = shape.corners[:, 0], shape.corners[:, 2]
+    wide = np.hypot(high[:, 0] - low[:, 0], high[:, 1] - low[:, 1]) > 1.0
+    is_wall = shape.solid & wide & (low[:, 2] == 0.0) & (high[:, 2] > 2.0)
+    corners = shape.corners[is_wall].astype(np.float64)
+    return Walls(corners[:, 0, :2], corners[:, 1, :2], corners[:, 2, 2])
 
 
 def _row_of_buildings(

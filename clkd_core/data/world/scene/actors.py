@@ -76,6 +76,13 @@ class Actor:
         moved = self.pose_at(t_s)[:2] - self.pose_at(t_s - 0.5)[:2]
         return float(np.linalg.norm(moved) / 0.5)
 
+    def moves_at(self, t_s: float) -> bool:
+        """Whether it covers ground in the half second around; at a track's ends, inside it."""
+        end_s = (len(self.poses) - 1) * TRACK_S
+        middle_s = min(max(t_s, 0.25), max(end_s - 0.25, 0.25))
+        moved = self.pose_at(middle_s + 0.25)[:2] - self.pose_at(middle_s - 0.25)[:2]
+        return float(np.linalg.norm(moved)) > 0.1
+
     def is_on(self, t_s: float) -> bool:
         """Whether brake lights or red paddle are shown."""
         return any(start <= t_s < end for start, end in self.on_s)

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from clkd_core.data.keyframes import AgentFuture
+from clkd_core.data.keyframes import HISTORY_STEPS, AgentFuture
 from clkd_core.data.labels import (
     lidar_from_ego,
     meta_action_from_future,
@@ -95,6 +95,13 @@ class Drive:
         """The next 3 s, rounded to 0.1 mm as it is written to disk."""
         xy = ego_futures(self.path, self.motion, np.array([t_s]))[0]
         return Trajectory(xy_m=np.round(xy, 4).astype(np.float32))
+
+    def history(self, t_s: float) -> NDArray[np.float32]:
+        """(HISTORY_STEPS, 2) where the ego was, in its frame of now; see ``Keyframe.history``."""
+        times = t_s - STEP_S * np.arange(HISTORY_STEPS, 0, -1)
+        poses = np.stack([self.ego_pose(float(t)) for t in times])
+        xy = relative_xy(self.ego_pose(t_s)[None], poses[None, :, :2])[0]
+        return np.asarray(np.round(xy, 4), dtype=np.float32)
 
     def action(self, t_s: float) -> MetaAction:
         """Senna's rule applied to :meth:`future`."""
