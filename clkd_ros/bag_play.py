@@ -1,6 +1,7 @@
 """Play a ROS 2 bag onto the network in real time, its bytes unchanged.
 
-Topics that were recorded as latched stay latched. Works with rclpy and embedded alike.
+Topics that were recorded as latched stay latched. Somebody else's bag is played under our topic
+names, and with our quality of service, through a mapping. Works with rclpy and embedded alike.
 """
 
 import logging
@@ -13,7 +14,9 @@ from pathlib import Path
 from queue import Empty, Full, Queue
 from typing import Any
 
-from clkd_core.data.bags.files import BagReader, open_bag
+from clkd_core.data.bags.files import LATCHED_TOPICS, BagReader, open_bag
+from clkd_core.data.bags.frames import check_topics
+from clkd_core.data.bags.topics import BagTopics, rename_topics
 from clkd_core.errors import ConfigError
 from clkd_core.progress import progress
 from clkd_ros import middleware
@@ -96,21 +99,25 @@ class PlayResult:
         )
 
 
-def play_bag(bag: Path, config: PlayConfig) -> PlayResult:
+def play_bag(bag: Path, config: PlayConfig, names: BagTopics | None = None) -> PlayResult:
     """Play a bag until its end, or until the middleware is shut down.
 
     Args:
         bag: folder of a ROS 2 bag, or a single mcap or sqlite3 file.
         config: speed, clock, waiting.
+        names: what the bag calls the things that our nodes read; None plays every topic under
+            its own name.
 
     Raises:
-        DataError: the bag is missing, damaged or cut off.
+        DataError: the bag is missing, damaged or cut off, or lacks a topic of the mapping.
     """
     with open_bag(bag) as reader:
+        if names is not None:
+            check_topics(reader, names)
         node = Node("bag_player")
         try:
             with _spinning(node):
-                return _Player(node, reader, config).play()
+                return _Player(node, reader, config, names).play()
         finally:
             node.destroy_node()
 
@@ -135,14 +142,16 @@ def _spinning(node: Any) -> Iterator[None]:
 
 
 class _Player:
-    def __init__(self, node: Any, reader: BagReader, config: PlayConfig) -> None:
+    def __init__(
+        self, node: Any, reader: BagReader, config: PlayConfig, names: BagTopics | None
+    ) -> None:
         self._node = node
         self._reader = reader
         self._config = config
         self._publishers = {
             topic: publisher
-            for topic, type_name in reader.types.items()
-            if (publisher := _announce(node, topic, type_name, _profile(reader, topic)))
+            for topic, name, qos in _plan_topics(reader, names)
+            if (publisher := _announce(node, name, reader.types[topic], qos))
         }
         self._clock_pub = node.create_publisher(Clock, "/clock", 1) if config.clock_hz else None
         self._next_tick_ns = 0
@@ -237,6 +246,33 @@ class _Player:
 
 class _InterruptedError(Exception):
     """The middleware was shut down while playing."""
+
+
+def _plan_topics(
+    reader: BagReader, names: BagTopics | None
+) -> Iterator[tuple[str, str, QoSProfile]]:
+    """(recorded name, name to play under, quality of service)."""
+    if names is None:
+        yield from ((topic, topic, _profile(reader, topic)) for topic in reader.types)
+        return
+    played = rename_topics(reader.types, names)
+    for topic in reader.types:
+        if topic not in played:
+            _log.warning("%s is not played: our nodes would take it for ours", topic)
+            continue
+        mapped = topic in names.by_role.values()
+        qos = _our_profile(played[topic]) if mapped else _profile(reader, topic)
+        yield topic, played[topic], qos
+
+
+def _our_profile(topic: str) -> QoSProfile:
+    """What our nodes' subscriptions are sure to hear, however the topic was recorded."""
+    latched = topic in LATCHED_TOPICS
+    return QoSProfile(
+        depth=1 if latched else _DEPTH,
+        reliability=ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+    )
 
 
 def _announce(node: Any, topic: str, type_name: str, qos: QoSProfile) -> Any:

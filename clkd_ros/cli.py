@@ -122,14 +122,22 @@ class BagPlay:
             metavar="S",
             help="wait at most so long until subscribers have come",
         )
+        add(
+            "--topics",
+            type=Path,
+            metavar="FILE",
+            help="what the bag calls our topics (config/topics/*.yaml): play it under our names",
+        )
 
     @staticmethod
     def run(args: argparse.Namespace) -> int:
         """0 when played to the end; KeyboardInterrupt when interrupted."""
         _need_middleware()
+        from clkd_core.data.bags.topics import load_topics
         from clkd_ros import middleware
         from clkd_ros.bag_play import PlayConfig, play_bag
 
+        names = load_topics(args.topics) if args.topics else None
         config = PlayConfig(
             rate=args.rate,
             loop=args.loop,
@@ -139,7 +147,7 @@ class BagPlay:
         )
         middleware.init(args=[])
         try:
-            result = play_bag(args.bag, config)
+            result = play_bag(args.bag, config, names)
         finally:
             middleware.try_shutdown()
         print(f"{args.bag}: {result.line}", flush=True)

@@ -96,9 +96,15 @@ def image_from_raw_msg(msg: messages.Image) -> CameraImage:
 def ego_state_from_msg(msg: messages.Odometry) -> EgoState:
     """Speed and rate of turn in the child frame, which is the ego frame.
 
+    The pose must be a number, too: an odometry that lost its place is not believed its speed.
+
     Raises:
         FrameError: a value is NaN or infinite.
     """
+    place, turn = msg.pose.pose.position, msg.pose.pose.orientation
+    pose = (place.x, place.y, place.z, turn.x, turn.y, turn.z, turn.w)
+    if not all(math.isfinite(value) for value in pose):
+        raise FrameError("odometry pose has a NaN or infinite value, expected finite numbers")
     return EgoState(
         stamp_ns=stamp_ns_from_msg(msg.header.stamp),
         speed_mps=float(msg.twist.twist.linear.x),

@@ -57,25 +57,25 @@ class EvaluatorNode(LifecycleNode):
         except (ClkdError, OSError) as err:
             self.get_logger().error(f"cannot be configured: {err}")
             return TransitionCallbackReturn.FAILURE
-        self._result_pub = self.create_lifecycle_publisher(
-            messages.FrameResult, "~/output/frame_result", 10
-        )
+        publish = self.create_lifecycle_publisher
+        self._result_pub = publish(messages.FrameResult, "~/output/frame_result", 10)
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
         """Open a new ledger and listen."""
+        config, qos = self._config, self._config.sensor_qos
         self._ledger = KeyframeLedger(
-            tolerance_ns=round(self._config.sync.tolerance_ms * 1e6),
-            deadline_ms=self._config.deadline_ms,
+            tolerance_ns=round(config.sync.tolerance_ms * 1e6),
+            ego_max_age_ms=config.sync.ego_max_age_ms,
+            deadline_ms=config.deadline_ms,
         )
         self._listening: list[Any] = []
-        image_class, qos = self._config.image_class, self._config.sensor_qos
-        for camera in self._config.sync.cameras:
-            on_image = partial(self._on_image, camera)
-            callback = on_image if GIVES_MESSAGE_INFO else partial(on_image, info={})
-            self._subscribe(image_class, camera_topic(camera), callback, qos, raw=True)
         self._listen(messages.Odometry, "odometry", sightings.note_odometry, qos)
         self._listen(messages.String, "route_command", sightings.note_command, LATCHED)
+        for camera in config.sync.cameras:
+            on_image = partial(self._on_image, camera)
+            callback = on_image if GIVES_MESSAGE_INFO else partial(on_image, info={})
+            self._subscribe(config.image_class, camera_topic(camera), callback, qos, raw=True)
         self._listen(messages.MetaAction, "label", sightings.note_label)
         self._listen(messages.PlannedTrajectory, "true_trajectory", sightings.note_truth)
         self._listen(messages.MetaAction, "meta_action", sightings.note_decision)

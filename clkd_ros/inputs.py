@@ -2,23 +2,22 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from clkd_core.errors import FrameError
 from clkd_core.runtime.health import Health
 from clkd_core.runtime.sync import FrameAssembler, SyncConfig
-from clkd_core.types import CameraImage, SurroundFrame
+from clkd_core.types import CameraImage, EgoState, SurroundFrame
 from clkd_ros import convert, messages
 from clkd_ros.middleware import DurabilityPolicy, Node, QoSProfile, ReliabilityPolicy
 from clkd_ros.params import RANGE
 
+Stamped = TypeVar("Stamped", CameraImage, EgoState)
+
 LOG_EVERY_S = 5.0
 """A fault that repeats is logged this often; every one of them is counted."""
-
-ALWAYS_NS = 0
-"""Stamp of a route command: it has none of its own and holds from its arrival on."""
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 """What a late subscriber still gets: the route command."""
@@ -97,19 +96,21 @@ class FrameInputs:
             convert.image_from_compressed_msg if compressed else convert.image_from_raw_msg
         )
         qos = config.sensor_qos
+        # Executors serve what is ready in the order of creation: an image that completes a frame
+        # comes after the odometry and the command that waited beside it.
         self._subscriptions = [
+            node.create_subscription(
+                messages.String, "~/input/route_command", self._on_route_command, LATCHED
+            ),
+            node.create_subscription(
+                messages.Odometry, "~/input/odometry", self._on_odometry, qos
+            ),
+        ]
+        self._subscriptions += [
             node.create_subscription(
                 config.image_class, camera_topic(camera), partial(self._on_image, camera), qos
             )
             for camera in config.sync.cameras
-        ]
-        self._subscriptions += [
-            node.create_subscription(
-                messages.Odometry, "~/input/odometry", self._on_odometry, qos
-            ),
-            node.create_subscription(
-                messages.String, "~/input/route_command", self._on_route_command, LATCHED
-            ),
         ]
 
     def close(self) -> None:
@@ -130,23 +131,31 @@ class FrameInputs:
         except FrameError as err:
             self._refuse(f"{camera}: {err}", "unusable image")
             return
-        for frame in self._assembler.push_image(camera, image):
+        for frame in self._assembler.push_image(camera, self._stamped(image)):
             self._on_frame(TimedFrame(frame, time.monotonic_ns()))
 
     def _on_odometry(self, msg: messages.Odometry) -> None:
         try:
-            self._assembler.push_ego(convert.ego_state_from_msg(msg))
+            ego = self._stamped(convert.ego_state_from_msg(msg))
+            self._assembler.context.push_ego(ego)
         except FrameError as err:
-            stamp_ns = convert.stamp_ns_from_msg(msg.header.stamp)
-            self._assembler.push_ego_fault(stamp_ns, str(err))
+            stamp_ns = convert.stamp_ns_from_msg(msg.header.stamp) or self._now_ns()
+            self._assembler.context.push_ego_fault(stamp_ns, str(err))
             self._refuse(str(err), "unusable odometry")
 
     def _on_route_command(self, msg: messages.String) -> None:
         try:
-            self._assembler.push_command(ALWAYS_NS, convert.route_command_from_msg(msg))
+            self._assembler.context.push_command(convert.route_command_from_msg(msg))
         except FrameError as err:
-            self._assembler.push_command_fault(ALWAYS_NS, str(err))
+            self._assembler.context.push_command_fault(str(err))
             self._refuse(str(err), "unusable route command")
+
+    def _stamped(self, item: Stamped) -> Stamped:
+        """As it is, or with the time of its arrival where a driver never sets a stamp."""
+        return item if item.stamp_ns else replace(item, stamp_ns=self._now_ns())
+
+    def _now_ns(self) -> int:
+        return int(self._node.get_clock().now().nanoseconds)
 
     def _refuse(self, text: str, reason: str) -> None:
         self._health.count_drop(reason)

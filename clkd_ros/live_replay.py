@@ -16,12 +16,18 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from clkd_core.data.bags.files import find_bags, open_bag
-from clkd_core.data.bags.frames import count_image_sets, load_labels
+from clkd_core.data.bags.frames import check_topics, find_cameras, load_labels
 from clkd_core.data.bags.messages import Label
-from clkd_core.data.bags.topics import image_topic
+from clkd_core.data.bags.topics import (
+    IMAGE,
+    BagTopics,
+    image_topic,
+    load_topics,
+    raw_image_topic,
+)
 from clkd_core.errors import ClkdError, ConfigError
 from clkd_core.metrics.frames import FrameRow, read_frames, write_frames
 from clkd_core.report.build import FRAMES_FILE
@@ -30,6 +36,7 @@ from clkd_core.runtime.replay import describe_rows, finish_run
 from clkd_core.types import CAMERAS
 from clkd_ros.launcher import (
     LaunchedSystem,
+    NodeSpec,
     SystemSpec,
     child_environment,
     default_system_file,
@@ -59,57 +66,82 @@ def replay_live(args: argparse.Namespace) -> int:
     """Play ``args.bag`` through the nodes and leave the table and the report in ``args.out``.
 
     Args:
-        args: the words of ``clkd replay``: bag, checkpoint, out, device, threads, deadline_ms.
+        args: the words of ``clkd replay``: bag, checkpoint, out, device, threads, deadline_ms,
+            topics.
 
     Raises:
-        ClkdError: a bag or checkpoint cannot be used, or a node failed.
+        ClkdError: a bag, checkpoint or topic mapping cannot be used, or a node failed.
     """
+    names = load_topics(args.topics) if args.topics else None
     bags = find_bags(args.bag)
-    labels = [label for bag in bags for label in load_labels(bag)]
-    cameras = find_cameras(bags)
-    system = describe_system(args, len(labels), cameras)
+    labels = [label for bag in bags for label in load_labels(bag, names)]
+    system = describe_system(args, len(labels), find_views(bags, names))
     os.environ.setdefault("ROS_DOMAIN_ID", str(choose_domain_id()))
     table = args.out / FRAMES_FILE
     table.unlink(missing_ok=True)  # an old table must not pass for this run's
-    played = run_system(system, bags)
+    played = run_system(system, bags, args.topics)
     rows = account_for(read_frames(table) if table.exists() else [], labels)
     if not rows:
         raise ClkdError(f"the nodes answered not one frame of {args.bag}")
     write_frames(table, rows)
     _describe(args, rows, [*describe_rows(rows), *played])
-    _report(args, bags)
+    _report(args, bags, names)
     return 0
 
 
-def find_cameras(bags: Sequence[Path]) -> list[str]:
-    """Cameras that the bags hold at all: nobody waits for the others, every frame is flagged.
+class Views(NamedTuple):
+    """What the nodes are to listen to."""
+
+    cameras: tuple[str, ...] = CAMERAS
+    """Nobody waits for others; every frame is flagged where some are missing."""
+    raw: bool = False
+    """sensor_msgs/Image and not CompressedImage."""
+
+
+def find_views(bags: Sequence[Path], names: BagTopics | None = None) -> Views:
+    """Cameras that the bags hold at all, and how they send.
+
+    Args:
+        bags: what is to be played.
+        names: which topic is what; ours when None.
 
     Raises:
-        DataError: a bag holds no camera that we know.
+        DataError: a bag holds no camera that we know, or lacks a topic of the mapping.
+        ConfigError: some cameras send raw images and some compressed ones.
     """
-    found: set[str] = set()
+    names = names or BagTopics()
+    found: dict[str, set[str]] = {}
     for bag in bags:
-        count_image_sets(bag)
         with open_bag(bag) as reader:
-            found |= {camera for camera in CAMERAS if image_topic(camera) in reader.types}
-    return [camera for camera in CAMERAS if camera in found]
+            check_topics(reader, names)
+            for camera in find_cameras(reader, names):
+                found.setdefault(camera, set()).add(reader.types[names.images[camera]])
+    raw = {camera: types == {IMAGE} for camera, types in found.items()}
+    if len(set.union(*found.values())) > 1:
+        listed = ", ".join(camera for camera in CAMERAS if raw.get(camera))
+        raise ConfigError(
+            f"the bags have raw images ({listed}) and compressed ones, expected one kind: nodes "
+            "listen to one; direct replay, without --live, reads both"
+        )
+    return Views(tuple(camera for camera in CAMERAS if camera in found), all(raw.values()))
 
 
 def describe_system(
-    args: argparse.Namespace, keyframes: int, cameras: Sequence[str] = CAMERAS
+    args: argparse.Namespace, keyframes: int, views: Views | None = None
 ) -> SystemSpec:
     """The dual system with the command's words; without the planner where there is none.
 
     Args:
         args: the words of ``clkd replay``.
         keyframes: labelled ones in all bags.
-        cameras: those that are waited for.
+        views: which cameras are waited for, and how they send; all, compressed, when None.
 
     Raises:
         ConfigError: there is no checkpoint folder.
     """
     if not args.checkpoint.is_dir():
         raise ConfigError(f"checkpoint {args.checkpoint} does not exist, expected a folder")
+    views = views or Views()
     with_planner = (args.checkpoint / "planner").is_dir()
     chosen: dict[str, Any] = {
         "checkpoint": str(args.checkpoint),
@@ -118,14 +150,25 @@ def describe_system(
         "evaluator.deadline_ms": float(args.deadline_ms),
         "evaluator.expected_keyframes": keyframes if with_planner else 0,
     }
-    chosen |= {f"{node}.sync.cameras": list(cameras) for node in ("vlm", "planner", "evaluator")}
+    for node in ("vlm", "planner", "evaluator"):
+        chosen[f"{node}.sync.cameras"] = list(views.cameras)
+        chosen[f"{node}.transport"] = "raw" if views.raw else "compressed"
     if args.threads:
         chosen |= {"vlm.threads": args.threads, "planner.threads": args.threads}
     system = load_system(default_system_file(), chosen, evaluate=True)
+    if views.raw:
+        system = replace(system, nodes=tuple(_listening_raw(node) for node in system.nodes))
     if with_planner:
         return system
     _log.warning("%s has no planner inside: no trajectories", args.checkpoint)
     return replace(system, nodes=tuple(node for node in system.nodes if node.name != "planner"))
+
+
+def _listening_raw(node: NodeSpec) -> NodeSpec:
+    """The same node with its cameras remapped to where raw images are played."""
+    raw = {image_topic(camera): raw_image_topic(camera) for camera in CAMERAS}
+    remapped = {name: raw.get(topic, topic) for name, topic in node.remappings.items()}
+    return replace(node, remappings=remapped)
 
 
 def choose_domain_id() -> int:
@@ -143,8 +186,13 @@ def choose_domain_id() -> int:
     return next((number for number in candidates if number not in used), candidates[0])
 
 
-def run_system(system: SystemSpec, bags: Sequence[Path]) -> list[str]:
+def run_system(system: SystemSpec, bags: Sequence[Path], topics: Path | None = None) -> list[str]:
     """Start the nodes, play the bags one after the other, end the nodes.
+
+    Args:
+        system: the nodes.
+        bags: what is played.
+        topics: file of the topic mapping through which they are played; None: as recorded.
 
     Returns:
         What the player said of each bag.
@@ -158,7 +206,7 @@ def run_system(system: SystemSpec, bags: Sequence[Path]) -> list[str]:
         launched = ending.enter_context(LaunchedSystem(system))
         launched.wait_active(ACTIVE_TIMEOUT_S)
         _log.info("active on ROS domain %s: %s", os.environ["ROS_DOMAIN_ID"], _names(launched))
-        played = [_play(bag, launched, players) for bag in bags]
+        played = [_play(bag, topics, launched, players) for bag in bags]
         launched.wait_for_end("evaluator", LAST_ANSWER_S)
         codes = launched.stop()
     failed = [f"{name} (exit code {code})" for name, code in codes.items() if code != 0]
@@ -171,10 +219,15 @@ def _names(launched: LaunchedSystem) -> str:
     return ", ".join(launched.nodes)
 
 
-def _play(bag: Path, launched: LaunchedSystem, players: "list[subprocess.Popen[str]]") -> str:
+def _play(
+    bag: Path,
+    topics: Path | None,
+    launched: LaunchedSystem,
+    players: "list[subprocess.Popen[str]]",
+) -> str:
     """Run the player as a process of its own until the bag, or the evaluator's count, is full."""
     with signals_held():
-        player = _start_player(bag)
+        player = _start_player(bag, topics)
         players.append(player)
     assert player.stdout is not None
     try:
@@ -191,11 +244,12 @@ def _play(bag: Path, launched: LaunchedSystem, players: "list[subprocess.Popen[s
             player.send_signal(signal.SIGINT)  # reaped, and killed if need be, after the nodes
 
 
-def _start_player(bag: Path) -> "subprocess.Popen[str]":
+def _start_player(bag: Path, topics: Path | None) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [
             *(sys.executable, "-m", "clkd_core.cli", "bag", "play", str(bag)),
             *("--wait-for-subscribers", str(SUBSCRIBERS_TIMEOUT_S)),
+            *(("--topics", str(topics)) if topics else ()),
         ],
         env=child_environment(),
         stdin=subprocess.DEVNULL,
@@ -259,12 +313,12 @@ def _describe(args: argparse.Namespace, rows: Sequence[FrameRow], notes: Sequenc
     print(f"wrote {args.out / FRAMES_FILE}: {len(rows)} frames", flush=True)
 
 
-def _report(args: argparse.Namespace, bags: Sequence[Path]) -> None:
+def _report(args: argparse.Namespace, bags: Sequence[Path], names: BagTopics | None) -> None:
     """The comparison rows need the student once more, this time in our own process."""
     from clkd_core.runtime.engine import Engine
 
     engine = Engine.from_checkpoint(args.checkpoint, device=args.device, threads=args.threads)
-    finish_run(args.out, bags, engine, args.checkpoint)
+    finish_run(args.out, bags, engine, args.checkpoint, names=names)
 
 
 def _device_name(device: str) -> str:

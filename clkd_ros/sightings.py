@@ -7,6 +7,7 @@ and raises FrameError on a message that cannot be used.
 from collections.abc import Callable
 from typing import Any
 
+from clkd_core.errors import FrameError
 from clkd_core.runtime.ledger import KeyframeLedger
 from clkd_ros import convert, messages
 
@@ -24,12 +25,20 @@ def note_image(
 
 def note_odometry(ledger: KeyframeLedger, msg: messages.Odometry, seen_ns: int) -> None:
     """An odometry sample passed."""
-    ledger.saw_ego(convert.ego_state_from_msg(msg))
+    try:
+        ledger.saw_ego(convert.ego_state_from_msg(msg))
+    except FrameError as err:
+        ledger.saw_ego_fault(convert.stamp_ns_from_msg(msg.header.stamp), str(err))
+        raise
 
 
 def note_command(ledger: KeyframeLedger, msg: messages.String, seen_ns: int) -> None:
     """The route command from now on."""
-    ledger.saw_command(convert.route_command_from_msg(msg))
+    try:
+        ledger.saw_command(convert.route_command_from_msg(msg))
+    except FrameError as err:
+        ledger.saw_command_fault(str(err))
+        raise
 
 
 def note_label(ledger: KeyframeLedger, msg: messages.MetaAction, seen_ns: int) -> None:

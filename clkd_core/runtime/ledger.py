@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from clkd_core.metrics.frames import DEADLINE_MS, FrameRow, compute_outcome
-from clkd_core.runtime.sync import LatestBefore, match_stamps
+from clkd_core.runtime.sync import FrameContext, Known, SyncConfig, match_stamps
 from clkd_core.types import Decision, EgoState, MetaAction, Plan, RouteCommand, Trajectory
 
 _IMAGES_KEPT = 600
@@ -25,8 +25,7 @@ class _Labelled:
     case_name: str
     action: MetaAction
     seen_ns: int
-    command: RouteCommand | None
-    ego: EgoState | None = None
+    known: Known = field(default_factory=Known)
 
 
 @dataclass(kw_only=True)
@@ -60,11 +59,12 @@ class KeyframeLedger:
     """
 
     tolerance_ns: int
-    """Largest difference of stamps between the images of a set, or an answer and a keyframe."""
+    """Largest difference of stamps between the images of a set."""
     deadline_ms: float = DEADLINE_MS
     """A later answer is called late."""
+    ego_max_age_ms: float = SyncConfig.ego_max_age_ms
+    """Odometry older than this at a keyframe counts as missing, as it does for the nodes."""
     _images: dict[str, deque[tuple[int, int]]] = field(default_factory=dict)
-    _egos: LatestBefore[EgoState] = field(default_factory=LatestBefore)
     _labels: dict[int, _Labelled] = field(default_factory=dict)
     _truths: dict[int, Trajectory] = field(default_factory=dict)
     _answers: dict[int, _Answered] = field(default_factory=dict)
@@ -72,8 +72,10 @@ class KeyframeLedger:
     _open_labels: list[int] = field(default_factory=list)
     _open_answers: list[int] = field(default_factory=list)
     _reported: set[int] = field(default_factory=set)
-    _command: RouteCommand | None = None
     _last_heard_ns: int | None = None
+
+    def __post_init__(self) -> None:
+        self._context = FrameContext(self.ego_max_age_ms)
 
     def heard(self, seen_ns: int) -> None:
         """Some message came, usable or not."""
@@ -106,14 +108,23 @@ class KeyframeLedger:
         usable = sent_ns is not None and 0 < sent_ns <= seen_ns
         images = self._images.setdefault(camera, deque(maxlen=_IMAGES_KEPT))
         images.append((stamp_ns, sent_ns if usable and sent_ns is not None else seen_ns))
+        self._context.push_image_stamp(stamp_ns)
 
     def saw_ego(self, ego: EgoState) -> None:
         """An odometry sample passed."""
-        self._egos.push(ego.stamp_ns, ego)
+        self._context.push_ego(ego)
+
+    def saw_ego_fault(self, stamp_ns: int, reason: str) -> None:
+        """Odometry passed that nobody can use."""
+        self._context.push_ego_fault(stamp_ns, reason)
 
     def saw_command(self, command: RouteCommand) -> None:
-        """The route command from now on."""
-        self._command = command
+        """A route command passed; it holds from the next image on."""
+        self._context.push_command(command)
+
+    def saw_command_fault(self, reason: str) -> None:
+        """A route command passed that is none of the five phrases."""
+        self._context.push_command_fault(reason)
 
     def saw_label(
         self, stamp_ns: int, action: MetaAction, *, scene: str, case_name: str, seen_ns: int
@@ -122,11 +133,7 @@ class KeyframeLedger:
         self._settle()
         if stamp_ns not in self._labels:
             self._labels[stamp_ns] = _Labelled(
-                scene=scene,
-                case_name=case_name,
-                action=action,
-                seen_ns=seen_ns,
-                command=self._command,
+                scene=scene, case_name=case_name, action=action, seen_ns=seen_ns
             )
             self._open_labels.append(stamp_ns)
 
@@ -175,8 +182,8 @@ class KeyframeLedger:
     def _rows(self, stamps_ns: Iterable[int]) -> list[FrameRow]:
         self._settle()
         wanted = sorted(stamps_ns)
-        answers = match_stamps(list(self._answers), wanted, self.tolerance_ns)
-        plans = match_stamps(list(self._plans), wanted, self.tolerance_ns)
+        answers = match_stamps(list(self._answers), wanted)
+        plans = match_stamps(list(self._plans), wanted)
         return [self._row(stamp, answers.get(stamp), plans.get(stamp)) for stamp in wanted]
 
     def _row(
@@ -184,7 +191,7 @@ class KeyframeLedger:
     ) -> FrameRow:
         label = self._labels.get(stamp_ns)
         plan = None if plan_stamp_ns is None else self._plans[plan_stamp_ns]
-        ego = label.ego if label else None
+        ego, command, _ = label.known if label else Known()
         row = FrameRow(
             scene=label.scene if label else "",
             case_name=label.case_name if label else "",
@@ -193,7 +200,7 @@ class KeyframeLedger:
             reason="no decision carries this stamp",
             speed_mps=ego.speed_mps if ego else math.nan,
             yaw_rate_radps=ego.yaw_rate_radps if ego else math.nan,
-            command=label.command if label else None,
+            command=command,
             plan=plan.trajectory if plan else None,
             truth=self._truths.get(stamp_ns),
             plan_inference_ms=plan.inference_ms if plan else math.nan,
@@ -235,8 +242,7 @@ class KeyframeLedger:
             self._answers[stamp_ns].sent_ns = self._last_sent_ns(stamp_ns)
         self._open_answers.clear()
         for stamp_ns in self._open_labels:
-            entry = self._egos.at(stamp_ns)
-            self._labels[stamp_ns].ego = entry[1] if entry else None
+            self._labels[stamp_ns].known = self._context.at(stamp_ns)
         self._open_labels.clear()
 
     def _last_sent_ns(self, stamp_ns: int) -> int | None:

@@ -1,14 +1,23 @@
 """Which images belong together, and what was known when they were taken.
 
-Used by the nodes and by direct replay alike, so that both decide on the same frames. Everything
-follows from the stamps and the order of arrival: no clock is read here. Knows no torch.
+Used by the nodes, by direct replay and by the evaluator, so that all three speak of the same
+frames. Everything follows from the stamps and the order of arrival: no clock is read here.
+Knows no torch.
+
+A frame takes the last odometry at or before its stamp among all that has arrived when it is
+complete. Nobody waits for odometry that is still on its way: that would cost every frame up to a
+period of it. What arrives later counts for later frames only, on the road as in a bag, where the
+order of arrival is that of the log. One difference is left: messages that were logged closer to
+each other than the transport's jitter (1 to 10 ms) may overtake each other live. So our own bags
+log an image 10 ms after odometry of the same stamp.
 """
 
 from bisect import bisect_left, bisect_right
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from operator import itemgetter
+from typing import Generic, NamedTuple, TypeVar
 
 from clkd_core.errors import ConfigError
 from clkd_core.types import CAMERAS, CameraImage, EgoState, RouteCommand, SurroundFrame
@@ -20,6 +29,10 @@ NS_PER_S = 1_000_000_000
 
 JUMP_NS = NS_PER_S
 """A stamp this far before an earlier one means that time began again (a bag that loops)."""
+
+LABEL_TOLERANCE_NS = 40 * NS_PER_MS
+"""A frame or an answer this far from a label's stamp is still that keyframe's: it may have lost
+its newest image. Less than half a frame at 12 Hz, so that the neighbour is out of reach."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +129,7 @@ class SetMatcher(Generic[Item]):
             return []
         self._last_ns[camera] = stamp_ns
         self._silent.discard(camera)
-        if self._fits_closed(stamp_ns):
+        if self._fits_closed(camera, stamp_ns):
             self.dropped["late"] += 1
         else:
             self._set_for(camera, stamp_ns).add(camera, stamp_ns, item)
@@ -129,9 +142,10 @@ class SetMatcher(Generic[Item]):
         self._pending = []
         return [one for one in ordered if self._close(one)]
 
-    def _fits_closed(self, stamp_ns: int) -> bool:
+    def _fits_closed(self, camera: str, stamp_ns: int) -> bool:
+        """Did the image miss its set? One whose camera is in there already is the next one."""
         closed = self._closed
-        if closed is None:
+        if closed is None or camera in closed.items:
             return False
         return stamp_ns <= closed.stamp_ns or closed.span_with(stamp_ns) <= self._tolerance_ns
 
@@ -184,25 +198,36 @@ class SetMatcher(Generic[Item]):
 
 
 class LatestBefore(Generic[Item]):
-    """Remembers stamped values and gives the last one at or before a stamp."""
+    """Remembers stamped values and gives the last one at or before a stamp.
+
+    What counts is the stamp, not the arrival: a value that comes late takes its place among the
+    others. Of several with one stamp the last that came counts.
+    """
 
     def __init__(self, keep: int = 1024) -> None:
-        self._values: deque[tuple[int, Item]] = deque(maxlen=keep)
+        """``keep``: so many of the newest values are remembered."""
+        self._keep = keep
+        self._values: list[tuple[int, Item]] = []
 
     def push(self, stamp_ns: int, value: Item) -> None:
-        """Take a value; older ones than the newest are ignored unless time began again."""
-        if self._values and stamp_ns < self._values[-1][0]:
-            if stamp_ns > self._values[-1][0] - JUMP_NS:
-                return
+        """Take a value; one that is ``JUMP_NS`` before the newest makes all others forgotten."""
+        if self._values and stamp_ns <= self._values[-1][0] - JUMP_NS:
             self._values.clear()
-        self._values.append((stamp_ns, value))
+        self._values.insert(self._end(stamp_ns), (stamp_ns, value))
+        del self._values[: -self._keep]
 
     def at(self, stamp_ns: int) -> tuple[int, Item] | None:
         """(stamp, value) of the last one at or before the stamp, or None."""
-        for entry in reversed(self._values):
-            if entry[0] <= stamp_ns:
-                return entry
-        return None
+        end = self._end(stamp_ns)
+        return self._values[end - 1] if end else None
+
+    def newest(self) -> tuple[int, Item] | None:
+        """(stamp, value) of the newest one, or None."""
+        return self._values[-1] if self._values else None
+
+    def _end(self, stamp_ns: int) -> int:
+        """How many values are at or before the stamp."""
+        return bisect_right(self._values, stamp_ns, key=itemgetter(0))
 
 
 @dataclass(frozen=True)
@@ -212,6 +237,79 @@ class _Fault:
     reason: str
 
 
+class Known(NamedTuple):
+    """What was known of the vehicle at a frame."""
+
+    ego: EgoState | None = None
+    command: RouteCommand | None = None
+    faults: tuple[str, ...] = ()
+    """Why one of them is missing although it came."""
+
+
+class FrameContext:
+    """Odometry and route commands as they arrive; what is known of both at a frame's stamp.
+
+    A route command is a std_msgs/String and has no stamp: its time is that of its arrival (of the
+    log, in a bag). It holds for every frame whose newest image arrives after it, until the next
+    command; measured by images, because arrival and capture may be read from two clocks.
+    """
+
+    _BEFORE_ALL_NS = -(1 << 63)
+
+    def __init__(self, ego_max_age_ms: float) -> None:
+        """Odometry older than ``ego_max_age_ms`` at a frame counts as missing."""
+        self._ego_max_age_ms = ego_max_age_ms
+        self._egos: LatestBefore[EgoState | _Fault] = LatestBefore()
+        self._commands: LatestBefore[RouteCommand | _Fault] = LatestBefore()
+        self._newest_image_ns = self._BEFORE_ALL_NS
+
+    def push_image_stamp(self, stamp_ns: int) -> None:
+        """An image arrived: commands that come from now on are later than it."""
+        if stamp_ns <= self._newest_image_ns - JUMP_NS:
+            last = self._commands.newest()
+            self._commands = LatestBefore()
+            if last is not None:  # time began again, and the last command still holds
+                self._commands.push(self._BEFORE_ALL_NS, last[1])
+            self._newest_image_ns = stamp_ns
+        self._newest_image_ns = max(self._newest_image_ns, stamp_ns)
+
+    def push_ego(self, ego: EgoState) -> None:
+        """Take one odometry sample."""
+        self._egos.push(ego.stamp_ns, ego)
+
+    def push_ego_fault(self, stamp_ns: int, reason: str) -> None:
+        """Odometry came that cannot be used; frames are degraded until a good one follows."""
+        self._egos.push(stamp_ns, _Fault(reason))
+
+    def push_command(self, command: RouteCommand) -> None:
+        """Take a route command; it holds until the next one."""
+        self._commands.push(self._newest_image_ns, command)
+
+    def push_command_fault(self, reason: str) -> None:
+        """A route command came that is none of the five phrases."""
+        self._commands.push(self._newest_image_ns, _Fault(reason))
+
+    def at(self, stamp_ns: int) -> Known:
+        """What is known at a frame with this stamp."""
+        ego, faults = self._ego_at(stamp_ns)
+        entry = self._commands.at(stamp_ns - 1)  # came before an image of this stamp did
+        command = entry[1] if entry else None
+        if isinstance(command, _Fault):
+            return Known(ego, None, (*faults, command.reason))
+        return Known(ego, command, faults)
+
+    def _ego_at(self, stamp_ns: int) -> tuple[EgoState | None, tuple[str, ...]]:
+        entry = self._egos.at(stamp_ns)
+        if entry is None:
+            return None, ()
+        if isinstance(entry[1], _Fault):
+            return None, (entry[1].reason,)
+        age_ms = (stamp_ns - entry[0]) / NS_PER_MS
+        if age_ms > self._ego_max_age_ms:
+            return None, (f"odometry is {age_ms / 1000:.1f} s old",)
+        return entry[1], ()
+
+
 class FrameAssembler:
     """Images, odometry and route commands in; complete frames out.
 
@@ -219,10 +317,10 @@ class FrameAssembler:
     """
 
     def __init__(self, config: SyncConfig | None = None) -> None:
-        self._config = config or SyncConfig()
-        self._matcher: SetMatcher[CameraImage] = SetMatcher(self._config)
-        self._egos: LatestBefore[EgoState | _Fault] = LatestBefore()
-        self._commands: LatestBefore[RouteCommand | _Fault] = LatestBefore()
+        config = config or SyncConfig()
+        self._matcher: SetMatcher[CameraImage] = SetMatcher(config)
+        self.context = FrameContext(config.ego_max_age_ms)
+        """Takes odometry and route commands."""
 
     @property
     def dropped(self) -> Mapping[str, int]:
@@ -236,23 +334,8 @@ class FrameAssembler:
 
     def push_image(self, camera: str, image: CameraImage) -> list[SurroundFrame]:
         """Take one view; return the frames it completes, oldest first, mostly none or one."""
+        self.context.push_image_stamp(image.stamp_ns)
         return self._frames(self._matcher.push(camera, image.stamp_ns, image))
-
-    def push_ego(self, ego: EgoState) -> None:
-        """Take one odometry sample."""
-        self._egos.push(ego.stamp_ns, ego)
-
-    def push_ego_fault(self, stamp_ns: int, reason: str) -> None:
-        """Odometry came that cannot be used; frames are degraded until a good one follows."""
-        self._egos.push(stamp_ns, _Fault(reason))
-
-    def push_command(self, stamp_ns: int, command: RouteCommand) -> None:
-        """Take a route command; it holds until the next one."""
-        self._commands.push(stamp_ns, command)
-
-    def push_command_fault(self, stamp_ns: int, reason: str) -> None:
-        """A route command came that is none of the five phrases."""
-        self._commands.push(stamp_ns, _Fault(reason))
 
     def flush(self) -> list[SurroundFrame]:
         """The frames still waiting for a camera: the source has ended."""
@@ -262,41 +345,25 @@ class FrameAssembler:
         return [self._frame(one) for one in sets]
 
     def _frame(self, images: ImageSet[CameraImage]) -> SurroundFrame:
-        faults: list[str] = []
-        ego = self._ego_at(images.stamp_ns, faults)
-        command = self._commands.at(images.stamp_ns)
-        if command is not None and isinstance(command[1], _Fault):
-            faults.append(command[1].reason)
-            command = None
+        known = self.context.at(images.stamp_ns)
         return SurroundFrame(
             stamp_ns=images.stamp_ns,
             images=dict(images.items),
-            ego=ego,
-            command=command[1] if command and isinstance(command[1], RouteCommand) else None,
-            faults=tuple(faults),
+            ego=known.ego,
+            command=known.command,
+            faults=known.faults,
         )
-
-    def _ego_at(self, stamp_ns: int, faults: list[str]) -> EgoState | None:
-        entry = self._egos.at(stamp_ns)
-        if entry is None:
-            return None
-        if isinstance(entry[1], _Fault):
-            faults.append(entry[1].reason)
-            return None
-        age_ms = (stamp_ns - entry[0]) / NS_PER_MS
-        if age_ms > self._config.ego_max_age_ms:
-            faults.append(f"odometry is {age_ms / 1000:.1f} s old")
-            return None
-        return entry[1]
 
 
 def match_stamps(
-    stamps_ns: Sequence[int], wanted_ns: Sequence[int], tolerance_ns: int
+    stamps_ns: Sequence[int], wanted_ns: Sequence[int], tolerance_ns: int = LABEL_TOLERANCE_NS
 ) -> dict[int, int]:
     """For each wanted stamp the nearest given one within the tolerance; each is used once.
 
+    The one rule by which frames and answers belong to labels, live and direct.
+
     Args:
-        stamps_ns: frames' stamps.
+        stamps_ns: frames' or answers' stamps.
         wanted_ns: labels' stamps.
         tolerance_ns: largest difference [ns].
 

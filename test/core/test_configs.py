@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from clkd_core.config import load_config
+from clkd_core.data.bags.topics import load_topics
 from clkd_core.data.world.config import WorldConfig
 from clkd_core.distill.config import TrainConfig
 from clkd_core.planner_training.config import PlannerTrainConfig
@@ -36,6 +37,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "planner": by_dataclass(PlannerTrainConfig),
     "demo": by_dataclass(DemoConfig),
     "nodes": read_nodes,
+    "topics": load_topics,
 }
 SHIPPED = [file for kind in ("*.yaml", "*.yml") for file in sorted(CONFIGS.rglob(kind))]
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from fakes import one_hot
 
-from clkd_core.metrics.frames import Outcome
+from clkd_core.metrics.frames import FrameRow, Outcome
 from clkd_core.runtime.ledger import KeyframeLedger
+from clkd_core.runtime.sync import LABEL_TOLERANCE_NS
 from clkd_core.types import (
     CAMERAS,
     META_ACTIONS,
@@ -106,8 +107,8 @@ def test_a_fresh_answer_replaces_a_stale_one_and_a_second_fresh_one_does_not() -
 
 def test_a_keyframe_that_lost_its_newest_image_is_matched_within_the_tolerance_only() -> None:
     near, far = ledger_with_label(), ledger_with_label()
-    near.saw_decision(decision(KEYFRAME_NS - 8 * MS), seen_ns=SENT_NS)
-    far.saw_decision(decision(KEYFRAME_NS - 100 * MS), seen_ns=SENT_NS)
+    near.saw_decision(decision(KEYFRAME_NS - LABEL_TOLERANCE_NS), seen_ns=SENT_NS)
+    far.saw_decision(decision(KEYFRAME_NS - LABEL_TOLERANCE_NS - 1), seen_ns=SENT_NS)
     assert near.rows()[0].answered
     assert not far.rows()[0].answered
 
@@ -132,6 +133,38 @@ def test_row_carries_ego_route_truth_and_plan_of_its_stamp() -> None:
     assert row.point_distances_m == pytest.approx(np.full(6, math.sqrt(2)))
     assert row.plan_with_decision
     assert row.corner is False
+
+
+def motion_row(ledger: KeyframeLedger) -> FrameRow:
+    ledger.saw_label(KEYFRAME_NS, META_ACTIONS[0], scene="s", case_name="fog", seen_ns=1)
+    return ledger.rows()[0]
+
+
+def test_row_has_the_odometry_that_the_nodes_could_use_and_no_other() -> None:
+    late, old, bad = (KeyframeLedger(tolerance_ns=0, ego_max_age_ms=100.0) for _ in range(3))
+    for age_ms in (60, -20, 30):  # the last one was overtaken
+        late.saw_ego(EgoState(stamp_ns=KEYFRAME_NS - age_ms * MS, speed_mps=float(age_ms)))
+    old.saw_ego(EgoState(stamp_ns=KEYFRAME_NS - 101 * MS, speed_mps=3.0))
+    bad.saw_ego(EgoState(stamp_ns=KEYFRAME_NS - 60 * MS, speed_mps=3.0))
+    bad.saw_ego_fault(KEYFRAME_NS - 10 * MS, "odometry is NaN")
+    assert motion_row(late).speed_mps == 30.0
+    assert math.isnan(motion_row(old).speed_mps)
+    assert math.isnan(motion_row(bad).speed_mps)
+
+
+def test_row_has_the_command_that_came_before_the_newest_image_of_its_keyframe() -> None:
+    ledger = KeyframeLedger(tolerance_ns=0)
+    ledger.saw_command(RouteCommand.LEFT)
+    see_images(ledger)
+    ledger.saw_command(RouteCommand.RIGHT)
+    assert motion_row(ledger).command is RouteCommand.LEFT
+    see_images(ledger, KEYFRAME_NS + 500 * MS)
+    ledger.saw_command_fault("route command is 'fly'")
+    for number in (1, 2):
+        stamp_ns = KEYFRAME_NS + number * 500 * MS
+        see_images(ledger, stamp_ns)
+        ledger.saw_label(stamp_ns, META_ACTIONS[0], scene="s", case_name="fog", seen_ns=1)
+    assert [row.command for row in ledger.rows()] == [RouteCommand.LEFT, RouteCommand.RIGHT, None]
 
 
 def test_every_label_gets_one_row_and_a_looping_bag_adds_none() -> None:

@@ -1,4 +1,4 @@
-"""clkd_core.runtime.sync: which images belong together, and what was known then."""
+"""clkd_core.runtime.sync: which images belong together, and to which label."""
 
 import random
 
@@ -8,12 +8,11 @@ from clkd_core.errors import ConfigError
 from clkd_core.runtime.sync import (
     NS_PER_MS,
     FrameAssembler,
-    LatestBefore,
     SetMatcher,
     SyncConfig,
     match_stamps,
 )
-from clkd_core.types import CAMERAS, CameraImage, EgoState, RouteCommand
+from clkd_core.types import CAMERAS, CameraImage
 
 MS = NS_PER_MS
 
@@ -29,11 +28,15 @@ def run(
 
 
 def stream(
-    steps: int, cameras: tuple[str, ...] = CAMERAS, period_ms: int = 100, start_ms: int = 5000
+    steps: int,
+    cameras: tuple[str, ...] = CAMERAS,
+    period_ms: int = 100,
+    start_ms: int = 5000,
+    apart_ms: int = 7,
 ) -> list[tuple[str, int]]:
-    """Every camera at every step, 7 ms apart from each other."""
+    """Every camera at every step."""
     return [
-        (camera, start_ms + step * period_ms + 7 * place)
+        (camera, start_ms + step * period_ms + apart_ms * place)
         for step in range(steps)
         for place, camera in enumerate(cameras)
     ]
@@ -112,6 +115,22 @@ def test_duplicates_late_and_foreign_images_are_counted_by_reason() -> None:
     assert matcher.dropped == {"duplicate": 1, "late": 1, "unexpected camera": 1}
 
 
+@pytest.mark.parametrize("period_ms", [17, 33, 42])
+def test_cameras_faster_than_the_tolerance_still_give_every_set(period_ms: int) -> None:
+    for cameras in (CAMERAS, CAMERAS[:1]):
+        sets, matcher = run(stream(60, cameras, period_ms=period_ms, apart_ms=2))
+        newest = 5000 + 2 * (len(cameras) - 1)
+        assert sets == [(newest + period_ms * step, len(cameras)) for step in range(60)]
+        assert not matcher.dropped
+
+
+def test_lost_image_of_fast_cameras_costs_its_own_set_only() -> None:
+    pushes = stream(30, period_ms=33, apart_ms=2)
+    pushes.remove(("CAM_FRONT_LEFT", 5002 + 33 * 10))
+    sets, _ = run(pushes)
+    assert [size for _, size in sets] == [6] * 10 + [5] + [6] * 19
+
+
 def test_camera_out_of_phase_never_makes_a_set_of_its_own() -> None:
     others = CAMERAS[:-1]
     pushes = [
@@ -143,53 +162,6 @@ def test_config_refuses_unknown_cameras_and_times_that_are_not_positive() -> Non
         SyncConfig(tolerance_ms=float("nan"))
 
 
-def test_latest_before_gives_the_last_value_at_or_before() -> None:
-    values: LatestBefore[str] = LatestBefore()
-    assert values.at(5) is None
-    for stamp, value in ((10, "a"), (20, "b"), (15, "ignored")):
-        values.push(stamp, value)
-    assert values.at(9) is None
-    assert values.at(10) == (10, "a") and values.at(19) == (10, "a")
-    assert values.at(20) == (20, "b") and values.at(10**9) == (20, "b")
-
-
-def assemble(assembler: FrameAssembler, ms: int) -> list:
-    image = CameraImage(stamp_ns=ms * MS, encoded=b"x")
-    return [frame for camera in CAMERAS for frame in assembler.push_image(camera, image)]
-
-
-def test_frame_takes_ego_and_route_at_or_before_its_stamp() -> None:
-    assembler = FrameAssembler()
-    assembler.push_command(0, RouteCommand.LEFT)
-    for ms in (980, 1000, 1020):
-        assembler.push_ego(EgoState(stamp_ns=ms * MS, speed_mps=float(ms)))
-    assembler.push_command(1001 * MS, RouteCommand.RIGHT)
-    (frame,) = assemble(assembler, 1000)
-    assert frame.ego is not None and frame.ego.speed_mps == 1000.0
-    assert frame.command is RouteCommand.LEFT
-    assert frame.degraded_reasons == ()
-
-
-def test_frame_says_what_was_wrong_with_its_inputs() -> None:
-    assembler = FrameAssembler()
-    assembler.push_ego(EgoState(stamp_ns=0, speed_mps=1.0))
-    assembler.push_command_fault(0, "route command is 'fly'")
-    (old,) = assemble(assembler, 2000)
-    assert old.ego is None and old.command is None
-    assert set(old.degraded_reasons) == {
-        "odometry is 2.0 s old",
-        "no odometry",
-        "route command is 'fly'",
-        "no route command",
-    }
-    assembler.push_ego_fault(2050 * MS, "odometry is NaN")
-    (broken,) = assemble(assembler, 2100)
-    assert "odometry is NaN" in broken.degraded_reasons
-    assembler.push_ego(EgoState(stamp_ns=2150 * MS, speed_mps=1.0))
-    (good,) = assemble(assembler, 2200)
-    assert good.ego is not None and "odometry is NaN" not in good.degraded_reasons
-
-
 def test_flush_gives_the_frames_that_waited_for_a_camera() -> None:
     assembler = FrameAssembler()
     for camera in CAMERAS[:4]:
@@ -203,3 +175,10 @@ def test_match_stamps_pairs_nearest_once_and_only_within_tolerance() -> None:
     assert match_stamps([100, 200, 300], [205, 95, 290, 400], 20) == {205: 200, 95: 100, 290: 300}
     assert match_stamps([100], [99, 102], 5) == {99: 100}
     assert match_stamps([], [1], 5) == {}
+
+
+def test_match_stamps_by_itself_reaches_no_neighbour_at_12_hz() -> None:
+    label = 10_000 * MS
+    frames = [label - 83 * MS, label - 40 * MS - 1, label + 83 * MS]
+    assert match_stamps(frames, [label]) == {}
+    assert match_stamps([label - 40 * MS], [label]) == {label: label - 40 * MS}

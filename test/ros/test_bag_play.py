@@ -18,6 +18,7 @@ from fakes import wait_until
 from clkd_core.data.bags import topics
 from clkd_core.data.bags.files import Storage, write_bag
 from clkd_core.data.bags.ros_types import message_class as core_message_class
+from clkd_core.data.bags.topics import BagTopics
 from clkd_core.errors import ConfigError, DataError
 from clkd_ros import middleware
 from clkd_ros.bag_play import LATE_S, PlayConfig, PlayResult, play_bag
@@ -170,6 +171,45 @@ def test_late_messages_are_counted(
     assert LATE_S == 0.010
 
 
+def write_foreign(path: Path, storage: Storage = "mcap") -> Path:
+    """A phrase, not latched, and words on /chat, under names that are not ours."""
+    text = core_message_class("std_msgs/msg/String")
+    with write_bag(path, storage=storage) as bag:
+        bag.write("/navigation/phrase", topics.STRING, START_NS, text(data="turn right"))
+        bag.write(topics.ROUTE_COMMAND, topics.STRING, START_NS, text(data="of another kind"))
+        for number in range(20):
+            bag.write("/chat", topics.STRING, START_NS + number * 50_000_000, text(data="hm"))
+    return path
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_mapped_topic_is_played_under_our_name_and_latched_where_ours_is(
+    listener: Listener, tmp_path: Path, storage: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    bag = write_foreign(tmp_path / "bag", storage)
+    names = BagTopics(route_command="/navigation/phrase")
+    results: list[PlayResult] = []
+    config = PlayConfig(wait_for_subscribers_s=5.0)
+    player = threading.Thread(target=lambda: results.append(play_bag(bag, config, names)))
+    player.start()
+    wait_until(lambda: len(listener.chat) > 2, "the middle of the bag")
+    listener.listen_to_route()
+    wait_until(lambda: listener.route == ["turn right"], "the mapped command, latched")
+    player.join()
+    assert results[0].published == 21
+    assert f"{topics.ROUTE_COMMAND} is not played" in caplog.text
+
+
+def test_mapping_of_topics_that_the_bag_lacks_is_refused_before_anything_is_played(
+    listener: Listener, tmp_path: Path
+) -> None:
+    bag = write_foreign(tmp_path / "bag")
+    names = BagTopics(route_command="/navigation/phrases", odometry="/odom")
+    with pytest.raises(DataError, match=r"no /navigation/phrases, /odom, which .* it has /chat"):
+        play_bag(bag, PlayConfig(), names)
+    assert listener.chat == []
+
+
 def test_missing_and_truncated_bags_are_named(listener: Listener, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere"):
         play(tmp_path / "nowhere")
@@ -208,10 +248,11 @@ def test_command_plays_says_what_it_played_and_ends_on_ctrl_c(
     said, complained = looping.communicate(timeout=3.0)
     assert (looping.returncode, complained.count("Traceback")) == (130, 0)
     assert "interrupted" in said
-    once = command(str(bag))
+    (tmp_path / "topics.yaml").write_text("route_command: /chat")
+    once = command(str(bag), "--topics", str(tmp_path / "topics.yaml"))
     said, _ = once.communicate(timeout=20.0)
     assert once.returncode == 0
-    assert "played 5 messages" in said
+    assert "played 4 messages" in said  # the recorded /route_command is not what is mapped to it
     missing = command(str(tmp_path / "none"))
     _, complained = missing.communicate(timeout=20.0)
     assert missing.returncode == 2

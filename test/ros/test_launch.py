@@ -69,6 +69,17 @@ def test_node_files_can_be_started_as_module_and_as_executable(root: Path) -> No
         assert re.search(rf"foreach\(node .*\b{spec.executable}\b", cmake)
 
 
+def test_what_the_installed_executables_import_is_there(root: Path) -> None:
+    cmake = (root / "CMakeLists.txt").read_text()
+    nodes = re.search(r"foreach\(node ([\w ]+)\)", cmake)
+    assert nodes is not None
+    for node in nodes[1].split():
+        imports = re.findall(r"from ([\w.${}]+) import (\w+)", cmake)
+        assert ("clkd_ros.${node}", "main") in imports
+        for module, name in imports:
+            assert hasattr(importlib.import_module(module.replace("${node}", node)), name)
+
+
 def test_remaps_meet_the_topics_of_our_bags() -> None:
     wanted = {f"~/input/{camera.lower()}": topics.image_topic(camera) for camera in CAMERAS}
     wanted |= {"~/input/odometry": topics.ODOMETRY, "~/input/route_command": topics.ROUTE_COMMAND}

@@ -16,7 +16,7 @@ import pytest
 from fakes import children, jpeg_bytes, wait_until
 
 from clkd_core.data.bags import topics
-from clkd_core.data.bags.files import write_bag
+from clkd_core.data.bags.files import open_bag, write_bag
 from clkd_core.data.bags.messages import (
     Label,
     Pose,
@@ -26,6 +26,8 @@ from clkd_core.data.bags.messages import (
     odometry_to_msg,
     route_command_to_msg,
 )
+from clkd_core.data.bags.ros_types import message_class
+from clkd_core.data.bags.topics import BagTopics, load_topics
 from clkd_core.errors import ClkdError, ConfigError
 from clkd_core.metrics.frames import FrameRow, Outcome, read_frames
 from clkd_core.types import (
@@ -39,10 +41,11 @@ from clkd_core.types import (
 from clkd_ros.launcher import SystemSpec
 from clkd_ros.live_replay import (
     UNHEARD,
+    Views,
     account_for,
     choose_domain_id,
     describe_system,
-    find_cameras,
+    find_views,
     run_system,
 )
 
@@ -93,12 +96,13 @@ def words(tmp_path: Path) -> argparse.Namespace:
         device="cpu",
         threads=None,
         deadline_ms=5000.0,
+        topics=None,
     )
 
 
-def fake_system(tmp_path: Path, keyframes: int) -> SystemSpec:
+def fake_system(tmp_path: Path, keyframes: int, views: Views | None = None) -> SystemSpec:
     """The shipped system; the two nodes with a model run their fakes."""
-    system = describe_system(words(tmp_path), keyframes)
+    system = describe_system(words(tmp_path), keyframes, views)
     fakes = {"vlm": "fake_vlm_node", "planner": "fake_planner_node"}
     nodes = [replace(node, module=fakes.get(node.name, node.module)) for node in system.nodes]
     return replace(system, nodes=tuple(nodes))
@@ -124,6 +128,78 @@ def test_live_replay_answers_every_keyframe_through_processes(
     bad = [row.reason for row in rows if row.stamp_ns == START_NS + 800 * MS]
     assert "CAM_BACK" in bad[0]
     assert rows[-1].speed_mps == 3.0
+
+
+THEIRS = """
+images: {CAM_FRONT: /front/image_raw, CAM_BACK: /rear/image_raw}
+odometry: /odom
+route_command: /navigation/phrase
+true_meta_action: /labels/action
+true_trajectory: /labels/path
+"""
+
+
+def write_foreign_drive(path: Path) -> list[int]:
+    """1 s of two raw cameras, a label each 0.5 s, all under names that are not ours."""
+    renamed = {
+        topics.image_topic("CAM_FRONT"): "/front/image_raw",
+        topics.image_topic("CAM_BACK"): "/rear/image_raw",
+        topics.ODOMETRY: "/odom",
+        topics.ROUTE_COMMAND: "/navigation/phrase",
+        topics.TRUE_META_ACTION: "/labels/action",
+        topics.TRUE_TRAJECTORY: "/labels/path",
+    }
+    ours = path.parent / "ours"
+    stamps = write_drive(ours, steps=11, bad_step=-1, cameras=("CAM_FRONT", "CAM_BACK"))
+    with open_bag(ours) as read, write_bag(path) as bag:
+        for topic, log_ns, msg in read.messages():
+            if read.types[topic] == topics.COMPRESSED_IMAGE:
+                raw = message_class(topics.IMAGE)(
+                    header=msg.header,
+                    height=36,
+                    width=64,
+                    encoding="rgb8",
+                    is_bigendian=0,
+                    step=3 * 64,
+                    data=np.full(3 * 36 * 64, 99, np.uint8),
+                )
+                bag.write(renamed[topic], topics.IMAGE, log_ns, raw)
+            else:
+                bag.write(renamed[topic], read.types[topic], log_ns, msg)
+    return stamps
+
+
+def test_foreign_bag_of_raw_images_is_played_through_the_nodes_by_a_mapping(
+    tmp_path: Path, own_domain: None
+) -> None:
+    bags = [tmp_path / "bag"]
+    stamps = write_foreign_drive(bags[0])
+    (tmp_path / "topics.yaml").write_text(THEIRS)
+    views = find_views(bags, load_topics(tmp_path / "topics.yaml"))
+    assert views == (("CAM_FRONT", "CAM_BACK"), True)
+    run_system(fake_system(tmp_path, len(stamps), views), bags, tmp_path / "topics.yaml")
+    rows = read_frames(tmp_path / "out" / "frames.csv")
+    assert [row.stamp_ns for row in rows] == stamps
+    assert [row.outcome for row in rows] == [Outcome.ANSWERED] * len(stamps)
+    assert {(row.speed_mps, row.command) for row in rows} == {(3.0, RouteCommand.LEFT)}
+    assert {row.reason for row in rows} == {
+        "no image from CAM_FRONT_LEFT CAM_FRONT_RIGHT CAM_BACK_LEFT CAM_BACK_RIGHT"
+    }
+
+
+def test_bag_with_raw_and_compressed_cameras_is_for_direct_replay_only(tmp_path: Path) -> None:
+    write_foreign_drive(tmp_path / "bag")
+    write_drive(tmp_path / "two", steps=2, cameras=("CAM_BACK_LEFT",))
+    names = replace(BagTopics(), images={"CAM_FRONT": "/front/image_raw"})
+    mixed = {"CAM_FRONT": "/front/image_raw", "CAM_BACK_LEFT": topics.image_topic("CAM_BACK_LEFT")}
+    assert find_views([tmp_path / "bag"], names).raw
+    with open_bag(tmp_path / "bag") as one, open_bag(tmp_path / "two") as two:
+        with write_bag(tmp_path / "mixed") as bag:
+            for read in (one, two):
+                for topic, log_ns, msg in read.messages({*mixed.values()}):
+                    bag.write(topic, read.types[topic], log_ns, msg)
+    with pytest.raises(ConfigError, match=r"raw images \(CAM_FRONT\) and compressed ones"):
+        find_views([tmp_path / "mixed"], replace(names, images=mixed))
 
 
 def test_live_replay_names_the_node_that_fails(tmp_path: Path, own_domain: None) -> None:
@@ -199,10 +275,11 @@ def test_system_is_run_without_planner_where_the_student_has_none(tmp_path: Path
 
 def test_only_cameras_that_a_bag_holds_are_waited_for(tmp_path: Path) -> None:
     write_drive(tmp_path / "bag", steps=2, cameras=("CAM_BACK", "CAM_FRONT"))
-    cameras = find_cameras([tmp_path / "bag"])
-    assert cameras == ["CAM_FRONT", "CAM_BACK"]
-    for node in describe_system(words(tmp_path), 0, cameras).nodes:
-        assert node.parameters["sync.cameras"] == cameras
+    views = find_views([tmp_path / "bag"])
+    assert views == (("CAM_FRONT", "CAM_BACK"), False)
+    for node in describe_system(words(tmp_path), 0, views).nodes:
+        assert node.parameters["sync.cameras"] == ["CAM_FRONT", "CAM_BACK"]
+        assert node.parameters["transport"] == "compressed"
 
 
 def test_domain_of_a_replay_is_one_whose_ports_nobody_uses(

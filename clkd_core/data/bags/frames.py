@@ -1,13 +1,16 @@
 """From a bag to the frames that decisions are made on, and to what was right at each."""
 
 import logging
-from bisect import bisect_left
+import operator
+from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
 
 from clkd_core.data.bags.files import BagReader, open_bag
 from clkd_core.data.bags.messages import (
@@ -21,13 +24,24 @@ from clkd_core.data.bags.messages import (
 from clkd_core.data.bags.ros_types import stamp_from_msg
 from clkd_core.data.bags.topics import BagTopics
 from clkd_core.errors import DataError, FrameError
-from clkd_core.runtime.sync import NS_PER_MS, FrameAssembler, SyncConfig
-from clkd_core.types import SurroundFrame
+from clkd_core.runtime.sync import (
+    LABEL_TOLERANCE_NS,
+    FrameAssembler,
+    SyncConfig,
+    match_stamps,
+)
+from clkd_core.types import CAMERAS, SurroundFrame, Trajectory
+
+Item = TypeVar("Item")
 
 _log = logging.getLogger(__name__)
 
-LABEL_TOLERANCE_NS = 40 * NS_PER_MS
-"""A frame that lost its newest image is still its keyframe; less than half a frame at 12 Hz."""
+_HELD = 64
+"""Frames that wait at most until the labels near them are settled. One is usual; more only where
+labels are as dense as the frames of a camera faster than 12 Hz."""
+
+_LISTED = 12
+"""Topics and reasons that a message names before it counts the rest."""
 
 
 class BagFrame(NamedTuple):
@@ -40,39 +54,96 @@ class BagFrame(NamedTuple):
 def load_labels(path: Path, names: BagTopics | None = None) -> list[Label]:
     """All labels of a bag in the order of their stamps; empty where it has none.
 
+    Args:
+        path: a bag.
+        names: which topic is what; ours when None.
+
     Raises:
-        DataError: the bag cannot be read, or a label is none.
+        DataError: the bag cannot be read or lacks a topic of the mapping, a label is none, or two
+            of one stamp disagree.
     """
     names = names or BagTopics()
     labels: dict[int, Label] = {}
-    futures = {}
+    futures: dict[int, Trajectory] = {}
     with open_bag(path) as bag:
-        bag.check_types(names.wanted_types)
+        check_topics(bag, names)
         for topic, _, msg in bag.messages({names.true_meta_action, names.true_trajectory}):
-            if topic == names.true_meta_action:
-                label = label_from_msg(msg)
-                labels[label.stamp_ns] = label
-            else:
-                stamp_ns, future = future_from_msg(msg)
-                futures[stamp_ns] = future
+            try:
+                if topic == names.true_meta_action:
+                    label = label_from_msg(msg)
+                    _keep(labels, label.stamp_ns, label, operator.eq)
+                else:
+                    stamp_ns, future = future_from_msg(msg)
+                    _keep(futures, stamp_ns, future, _same_points)
+            except DataError as err:
+                raise DataError(f"{path}: {topic}: {err}") from err
+    if lonely := len(futures.keys() - labels.keys()):
+        _log.warning("%s: %d true trajectories without a label are not used", path, lonely)
     return [replace(labels[stamp], future=futures.get(stamp)) for stamp in sorted(labels)]
+
+
+def _keep(
+    known: dict[int, Item], stamp_ns: int, item: Item, same: Callable[[Item, Item], bool]
+) -> None:
+    """A second one of the same stamp must say the same."""
+    if not same(known.setdefault(stamp_ns, item), item):
+        raise DataError(f"two messages of stamp {stamp_ns} disagree, expected one for a keyframe")
+
+
+def _same_points(one: Trajectory, other: Trajectory) -> bool:
+    return np.array_equal(one.xy_m, other.xy_m)
 
 
 def count_image_sets(path: Path, names: BagTopics | None = None) -> int:
     """About how many frames a bag will give: the messages of its fullest camera.
 
+    Args:
+        path: a bag.
+        names: which topic is what; ours when None.
+
     Raises:
-        DataError: the bag cannot be read, or none of its topics is a camera's.
+        DataError: the bag cannot be read, lacks a topic of the mapping, or none of its topics is
+            a camera's.
     """
     names = names or BagTopics()
     with open_bag(path) as bag:
-        counts = bag.counts
-        found = [counts[topic] for topic in names.images.values() if counts.get(topic)]
-        if not found:
-            have = ", ".join(sorted(bag.types)[:8]) or "nothing"
-            wanted = ", ".join(sorted(names.images.values())[:2])
-            raise DataError(f"{path} has no camera images: topics {have}; expected {wanted}, ...")
-        return max(found)
+        check_topics(bag, names)
+        cameras = find_cameras(bag, names)
+        return max(bag.counts[names.images[camera]] for camera in cameras)
+
+
+def check_topics(bag: BagReader, names: BagTopics) -> None:
+    """See that a bag has what a mapping names, and of the types that we read.
+
+    Raises:
+        DataError: a topic with another name than ours is not there, or one has another type.
+    """
+    bag.check_types(names.wanted_types)
+    if missing := sorted(names.foreign - bag.types.keys()):
+        raise DataError(
+            f"{bag.path} has no {', '.join(missing)}, which the topic mapping names; "
+            f"it has {_listed(sorted(bag.types))}"
+        )
+
+
+def find_cameras(bag: BagReader, names: BagTopics) -> list[str]:
+    """Cameras whose topics hold images, in the order of ``CAMERAS``.
+
+    Raises:
+        DataError: none does; says what the bag has.
+    """
+    counts = bag.counts
+    found = [camera for camera in CAMERAS if counts.get(names.images.get(camera, ""))]
+    if not found:
+        wanted = ", ".join(sorted(names.images.values())[:2])
+        have = _listed(sorted(bag.types)) or "nothing"
+        raise DataError(f"{bag.path} has no camera images: topics {have}; expected {wanted}, ...")
+    return found
+
+
+def _listed(words: Sequence[str]) -> str:
+    more = f" and {len(words) - _LISTED} more" if len(words) > _LISTED else ""
+    return ", ".join(words[:_LISTED]) + more
 
 
 def read_frames(
@@ -84,6 +155,8 @@ def read_frames(
 ) -> Iterator[BagFrame]:
     """Assemble a bag's frames in the order of time, by the same rule as the nodes.
 
+    Only cameras that the bag holds are waited for, as in a live replay.
+
     Args:
         path: a bag.
         names: which topic is what; ours when None.
@@ -91,34 +164,67 @@ def read_frames(
         labels: what :func:`load_labels` gave; read from the bag when None.
 
     Raises:
-        DataError: the bag cannot be read.
+        DataError: the bag cannot be read, lacks a topic of the mapping, or has no camera.
     """
-    names = names or BagTopics()
-    finder = _LabelFinder(load_labels(path, names) if labels is None else labels)
-    feeder = _Feeder(names, sync or SyncConfig())
+    names, sync = names or BagTopics(), sync or SyncConfig()
+    matcher = _LabelMatcher(load_labels(path, names) if labels is None else labels)
     with open_bag(path) as bag:
-        bag.check_types(names.wanted_types)
+        check_topics(bag, names)
+        there = find_cameras(bag, names)
+        cameras = tuple(camera for camera in sync.cameras if camera in there)
+        feeder = _Feeder(names, replace(sync, cameras=cameras or sync.cameras))
         for frame in feeder.frames(bag):
-            yield BagFrame(frame, finder.take(frame.stamp_ns))
+            yield from matcher.push(frame)
+    yield from matcher.flush()
     feeder.log_summary(path)
 
 
-class _LabelFinder:
-    """Gives each label to the first frame within the tolerance, and to one only."""
+class _LabelMatcher:
+    """Gives each label to its nearest frame, by the rule of ``match_stamps``, as frames go by.
+
+    A frame waits until no later one can compete for a label near it; most do not wait at all.
+    """
 
     def __init__(self, labels: Sequence[Label]) -> None:
-        self._labels = sorted(labels, key=lambda label: label.stamp_ns)
-        self._stamps = [label.stamp_ns for label in self._labels]
-        self._used: set[int] = set()
+        self._labels = {label.stamp_ns: label for label in labels}
+        self._stamps = sorted(self._labels)
+        self._held: list[SurroundFrame] = []
 
-    def take(self, stamp_ns: int) -> Label | None:
-        at = bisect_left(self._stamps, stamp_ns)
-        near = [i for i in (at - 1, at) if 0 <= i < len(self._stamps) and i not in self._used]
-        best = min(near, key=lambda i: abs(self._stamps[i] - stamp_ns), default=None)
-        if best is None or abs(self._stamps[best] - stamp_ns) > LABEL_TOLERANCE_NS:
-            return None
-        self._used.add(best)
-        return self._labels[best]
+    def push(self, frame: SurroundFrame) -> Iterator[BagFrame]:
+        """Take the next frame; give those whose labels are settled."""
+        first_ns, last_ns = (frame.stamp_ns + s * LABEL_TOLERANCE_NS for s in (-1, 1))
+        if self._held:
+            held_ns = self._held[-1].stamp_ns
+            rivals = held_ns < frame.stamp_ns and self._has_label(
+                first_ns, held_ns + LABEL_TOLERANCE_NS
+            )
+            if not rivals or len(self._held) >= _HELD:
+                yield from self.flush()
+        self._held.append(frame)
+        if not self._has_label(first_ns, last_ns):
+            yield from self.flush()
+
+    def flush(self) -> Iterator[BagFrame]:
+        """Settle the frames that wait: the source has ended, or no rival can come."""
+        held, self._held = self._held, []
+        matched = match_stamps([frame.stamp_ns for frame in held], self._stamps_near(held))
+        label_ns = {frame_ns: label_ns for label_ns, frame_ns in matched.items()}
+        for taken_ns in matched:
+            self._stamps.remove(taken_ns)
+        for frame in held:
+            found = label_ns.pop(frame.stamp_ns, None)
+            yield BagFrame(frame, None if found is None else self._labels[found])
+
+    def _has_label(self, first_ns: int, last_ns: int) -> bool:
+        return bisect_left(self._stamps, first_ns) < bisect_right(self._stamps, last_ns)
+
+    def _stamps_near(self, held: Sequence[SurroundFrame]) -> list[int]:
+        if not held:
+            return []
+        first_ns = held[0].stamp_ns - LABEL_TOLERANCE_NS
+        last_ns = held[-1].stamp_ns + LABEL_TOLERANCE_NS
+        at = slice(bisect_left(self._stamps, first_ns), bisect_right(self._stamps, last_ns))
+        return self._stamps[at]
 
 
 class _Feeder:
@@ -132,7 +238,7 @@ class _Feeder:
 
     def frames(self, bag: BagReader) -> Iterator[SurroundFrame]:
         wanted = {*self._cameras, self._names.odometry, self._names.route_command}
-        for log_ns, group in groupby(bag.messages(wanted), key=lambda entry: entry[1]):
+        for log_ns, group in groupby(bag.messages(wanted), key=operator.itemgetter(1)):
             # What was logged at one instant has no order of its own: images go last.
             for topic, _, msg in sorted(group, key=lambda entry: entry[0] in self._cameras):
                 if topic in self._cameras:
@@ -140,7 +246,7 @@ class _Feeder:
                 elif topic == self._names.odometry:
                     self._odometry(log_ns, msg)
                 else:
-                    self._route_command(log_ns, msg)
+                    self._route_command(msg)
         yield from self._assembler.flush()
 
     def _image(self, camera: str, log_ns: int, msg: Any) -> list[SurroundFrame]:
@@ -151,21 +257,25 @@ class _Feeder:
             return []
 
     def _odometry(self, log_ns: int, msg: Any) -> None:
+        context = self._assembler.context
         try:
-            self._assembler.push_ego(ego_from_msg(msg, log_ns))
+            context.push_ego(ego_from_msg(msg, log_ns))
         except FrameError as err:
             self._unusable[str(err)] += 1
-            self._assembler.push_ego_fault(stamp_from_msg(msg.header.stamp) or log_ns, str(err))
+            context.push_ego_fault(stamp_from_msg(msg.header.stamp) or log_ns, str(err))
 
-    def _route_command(self, log_ns: int, msg: Any) -> None:
+    def _route_command(self, msg: Any) -> None:
         try:
-            self._assembler.push_command(log_ns, route_command_from_msg(msg))
+            self._assembler.context.push_command(route_command_from_msg(msg))
         except FrameError as err:
             self._unusable[str(err)] += 1
-            self._assembler.push_command_fault(log_ns, str(err))
+            self._assembler.context.push_command_fault(str(err))
 
     def log_summary(self, path: Path) -> None:
-        for reason, count in self._unusable.items():
+        for reason, count in self._unusable.most_common(_LISTED):
             _log.warning("%s: %d messages not usable: %s", path, count, reason)
+        rest = sum(count for _, count in self._unusable.most_common()[_LISTED:])
+        if rest:
+            _log.warning("%s: %d more messages not usable for other reasons", path, rest)
         for reason, count in self._assembler.dropped.items():
             _log.warning("%s: %d images in no set: %s", path, count, reason)

@@ -73,6 +73,19 @@ class Pose:
         xyz = (float(r[0, 3]), float(r[1, 3]), float(r[2, 3]))
         return cls(xyz_m=xyz, quaternion_xyzw=(float(x), float(y), float(z), float(w)))
 
+    @property
+    def matrix(self) -> NDArray[np.float64]:
+        """(4, 4) parent-from-child, inverse of :meth:`from_matrix`."""
+        x, y, z, w = self.quaternion_xyzw
+        matrix = np.eye(4)
+        matrix[:3, :3] = [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+        matrix[:3, 3] = self.xyz_m
+        return matrix
+
 
 @dataclass(frozen=True, kw_only=True)
 class Label:

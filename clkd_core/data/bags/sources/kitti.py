@@ -1,8 +1,11 @@
 """A KITTI odometry sequence as a bag: one grey camera, poses, calibration, derived labels.
 
-The route is unknown, so there is no route topic. KITTI's poses are those of the camera (x right,
-y down, z forward). The ego frame is put on the ground under the camera: how far that is before the
-rear axle is in no file of the sequence.
+The route is unknown, so there is no route topic. KITTI names no keyframes: labels stand at every
+image with 3 s of future, and "keyframes only" takes one image in half a second, from the first.
+Images are logged 10 ms after odometry of the same stamp (``topics.IMAGE_DELAY_NS``).
+
+KITTI's poses are those of the camera (x right, y down, z forward). The ego frame is put on the
+ground under the camera: how far that is before the rear axle is in no file of the sequence.
 """
 
 from collections.abc import Iterator
@@ -74,9 +77,19 @@ def load_kitti_sequence(root: Path) -> KittiSequence:
 
 
 def write_kitti_bag(
-    sequence: KittiSequence, path: Path, *, storage: Storage = "mcap"
+    sequence: KittiSequence,
+    path: Path,
+    *,
+    storage: Storage = "mcap",
+    keyframes_only: bool = False,
 ) -> Iterator[int]:
     """Write the bag, yielding the number of each image as it is done.
+
+    Args:
+        sequence: what to write.
+        path: where the bag goes.
+        storage: kind of its file.
+        keyframes_only: leave out the images that :func:`is_keyframe` denies; poses all stay.
 
     Raises:
         DataError: an image cannot be read or the bag cannot be written.
@@ -84,8 +97,15 @@ def write_kitti_bag(
     with write_bag(path, storage=storage) as bag:
         _write_fixed(bag, sequence)
         for number in range(len(sequence.image_paths)):
-            _write_step(bag, sequence, number)
-            yield number
+            _write_motion(bag, sequence, number)
+            if is_keyframe(number) or not keyframes_only:
+                _write_image(bag, sequence, number)
+                yield number
+
+
+def is_keyframe(number: int) -> bool:
+    """Whether an image is one of those that are taken when only 2 Hz are wanted."""
+    return number % _STEPS_PER_POINT == 0
 
 
 def compute_ego_state(sequence: KittiSequence, number: int) -> EgoState:
@@ -129,21 +149,26 @@ def _write_fixed(bag: BagWriter, sequence: KittiSequence) -> None:
     bag.write(topics.TF_STATIC, topics.TF_MESSAGE, START_NS, transforms_to_msg([fixed]))
 
 
-def _write_step(bag: BagWriter, sequence: KittiSequence, number: int) -> None:
+def _write_motion(bag: BagWriter, sequence: KittiSequence, number: int) -> None:
     stamp_ns = _stamp_ns(number)
     pose = Pose.from_matrix(sequence.odom_from_ego[number])
     odometry = odometry_to_msg(compute_ego_state(sequence, number), pose)
     bag.write(topics.ODOMETRY, topics.ODOMETRY_TYPE, stamp_ns, odometry)
     moving = transform_to_msg(stamp_ns, topics.ODOM_FRAME, topics.EGO_FRAME, pose)
     bag.write(topics.TF, topics.TF_MESSAGE, stamp_ns, transforms_to_msg([moving]))
+
+
+def _write_image(bag: BagWriter, sequence: KittiSequence, number: int) -> None:
+    stamp_ns = _stamp_ns(number)
+    log_ns = stamp_ns + topics.IMAGE_DELAY_NS
     encoded = _read_bytes(sequence.image_paths[number])
     image = image_to_msg(CAMERA, CameraImage(stamp_ns=stamp_ns, encoded=encoded), "png")
-    bag.write(topics.image_topic(CAMERA), topics.COMPRESSED_IMAGE, stamp_ns, image)
+    bag.write(topics.image_topic(CAMERA), topics.COMPRESSED_IMAGE, log_ns, image)
     label = compute_label(sequence, number)
     if label is not None and label.future is not None:
-        bag.write(topics.TRUE_META_ACTION, topics.META_ACTION, stamp_ns, label_to_msg(label))
+        bag.write(topics.TRUE_META_ACTION, topics.META_ACTION, log_ns, label_to_msg(label))
         future = future_to_msg(stamp_ns, label.future)
-        bag.write(topics.TRUE_TRAJECTORY, topics.PLANNED_TRAJECTORY, stamp_ns, future)
+        bag.write(topics.TRUE_TRAJECTORY, topics.PLANNED_TRAJECTORY, log_ns, future)
 
 
 def _find_images(root: Path) -> tuple[Path, ...]:

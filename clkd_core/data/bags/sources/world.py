@@ -1,7 +1,8 @@
 """Validation drives of the synthetic world as one bag, drawn while it is written.
 
 Cameras at 10 Hz, odometry and transforms at 50 Hz, the route command when it changes, labels at
-the 2 Hz keyframes. The drives follow each other with half a second between them.
+the 2 Hz keyframes. The drives follow each other with half a second between them. With keyframes
+only the cameras are at 2 Hz too.
 """
 
 import os
@@ -47,6 +48,7 @@ WORLD_FILE = "world.yaml"
 """The config inside a folder that ``clkd world`` wrote."""
 
 FRAME_NS = 100_000_000
+FRAMES_PER_KEYFRAME = 5
 ODOMETRY_NS = 20_000_000
 ODOMETRY_LEAD_NS = 10_000_000
 """Odometry comes this much before the frame: at the same instant it would be chance, live,
@@ -57,6 +59,7 @@ AHEAD_NS = 40_000_000
 """The route command is there before the first image of the frame it belongs to."""
 
 _FRAMES_PER_TASK = 50
+"""A multiple of ``FRAMES_PER_KEYFRAME``."""
 
 
 class Message(NamedTuple):
@@ -79,6 +82,8 @@ class _Task:
     first: int
     """Number of its first frame."""
     count: int
+    step: int
+    """Every so many frames one is drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,15 +114,26 @@ def load_world(path: Path) -> WorldConfig:
 
 
 def write_world_bag(
-    config: WorldConfig, path: Path, *, storage: Storage = "mcap"
+    config: WorldConfig,
+    path: Path,
+    *,
+    storage: Storage = "mcap",
+    keyframes_only: bool = False,
 ) -> WorldBagCounts:
     """Draw the validation drives on all cores and write them.
+
+    Args:
+        config: the world.
+        path: where the bag goes.
+        storage: kind of its file.
+        keyframes_only: draw labelled keyframes only; odometry stays at 50 Hz.
 
     Raises:
         DataError: the bag cannot be written.
     """
     specs = plan_drives(config, "val")
-    tasks = _plan_tasks(specs, config)
+    step = FRAMES_PER_KEYFRAME if keyframes_only else 1
+    tasks = _plan_tasks(specs, config, step)
     with write_bag(path, storage=storage) as bag, _workers(config, len(tasks)) as pool:
         _write_fixed(bag, config, drive_start_ns(specs[0]) - FRAME_NS)
         drawn = pool.map(_draw, tasks) if pool else map(_draw, tasks)
@@ -129,7 +145,7 @@ def write_world_bag(
     return WorldBagCounts(
         drives=len(specs),
         duration_s=len(specs) * config.drive_s + (len(specs) - 1) * GAP_NS * 1e-9,
-        image_sets=len(specs) * _frames_per_drive(config),
+        image_sets=len(specs) * _frames_per_drive(config) // step,
         keyframes=len(specs) * keyframes_per_drive,
         corner_keyframes=corner * keyframes_per_drive,
     )
@@ -139,7 +155,7 @@ def _frames_per_drive(config: WorldConfig) -> int:
     return round(config.drive_s * 1e9 / FRAME_NS)
 
 
-def _plan_tasks(specs: Sequence[DriveSpec], config: WorldConfig) -> list[_Task]:
+def _plan_tasks(specs: Sequence[DriveSpec], config: WorldConfig, step: int) -> list[_Task]:
     """Stretches of all drives, put one after the other in time."""
     frames = _frames_per_drive(config)
     tasks = []
@@ -147,7 +163,8 @@ def _plan_tasks(specs: Sequence[DriveSpec], config: WorldConfig) -> list[_Task]:
         start_ns = drive_start_ns(specs[0]) + number * (frames * FRAME_NS + GAP_NS)
         for first in range(0, frames, _FRAMES_PER_TASK):
             count = min(_FRAMES_PER_TASK, frames - first)
-            tasks.append(_Task(spec, config, start_ns - drive_start_ns(spec), first, count))
+            shift_ns = start_ns - drive_start_ns(spec)
+            tasks.append(_Task(spec, config, shift_ns, first, count, step))
     return tasks
 
 
@@ -172,12 +189,13 @@ def _draw(task: _Task) -> list[Message]:
     """All messages of a stretch in the order of time."""
     drive, renderer = _prepare(task.spec, task.config)
     messages: list[Message] = []
-    for number in range(task.first, task.first + task.count):
+    step_ns = task.step * FRAME_NS
+    for number in range(task.first, task.first + task.count, task.step):
         since_ns = number * FRAME_NS
-        before = drive.command((since_ns - FRAME_NS) / 1e9) if number else None
+        before = drive.command((since_ns - step_ns) / 1e9) if number else None
         frame = render_frame(drive, renderer, since_ns)
         messages += _frame_messages(frame, before, task.shift_ns)
-        messages += _motion_messages(drive, since_ns, task.shift_ns)
+        messages += _motion_messages(drive, since_ns, step_ns, task.shift_ns)
     return sorted(messages, key=lambda message: message.log_ns)
 
 
@@ -207,10 +225,12 @@ def _frame_messages(
         yield _message(now_ns, topics.TRUE_TRAJECTORY, topics.PLANNED_TRAJECTORY, future)
 
 
-def _motion_messages(drive: Drive, since_ns: int, shift_ns: int) -> Iterator[Message]:
+def _motion_messages(
+    drive: Drive, since_ns: int, step_ns: int, shift_ns: int
+) -> Iterator[Message]:
     """Odometry and transform from just before this frame up to just before the next one."""
     first_ns = since_ns - ODOMETRY_LEAD_NS
-    for at_ns in range(first_ns, first_ns + FRAME_NS, ODOMETRY_NS):
+    for at_ns in range(first_ns, first_ns + step_ns, ODOMETRY_NS):
         stamp_ns = drive_start_ns(drive.spec) + shift_ns + at_ns
         ego = drive.ego_state(at_ns / 1e9, stamp_ns)
         x, y, yaw = (float(value) for value in drive.ego_world_pose(at_ns / 1e9))
