@@ -26,6 +26,24 @@ def test_both_conventions_agree_with_loops(rows: list[list[float]]) -> None:
     assert scores.frames == len(rows)
 
 
+@settings(max_examples=30, deadline=None)
+@given(rows=distance_rows, data=st.data(), scale=st.floats(0, 10))
+def test_order_does_not_matter_and_twice_the_error_is_twice_the_score(
+    rows: list[list[float]], data: st.DataObject, scale: float
+) -> None:
+    scores = score_l2(rows)
+    shuffled = score_l2(data.draw(st.permutations(rows)))
+    scaled = score_l2(np.array(rows) * scale)
+    for horizon_s in (1, 2, 3):
+        metres = scores.average_m[horizon_s]
+        assert 0 <= metres.low <= metres.high <= np.max(rows) + 1e-9
+        assert shuffled.average_m[horizon_s].value == pytest.approx(metres.value)
+        assert shuffled.horizon_m[horizon_s].value == pytest.approx(
+            scores.horizon_m[horizon_s].value
+        )
+        assert scaled.average_m[horizon_s].high == pytest.approx(scale * metres.high)
+
+
 def test_on_a_growing_error_the_average_is_below_the_horizon() -> None:
     scores = score_l2([[1, 2, 3, 4, 5, 6]])
     assert [scores.average_m[h].value for h in (1, 2, 3)] == [1.5, 2.5, 3.5]

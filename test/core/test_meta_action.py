@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clkd_core.metrics.decisions.meta_action import compute_f1, compute_macro_f1, score_actions
+from clkd_core.metrics.intervals import resample_weights
 from clkd_core.types import META_ACTIONS, MetaAction, PathAction, SpeedAction
 
 KEEP = MetaAction(SpeedAction.KEEP, PathAction.STRAIGHT)
@@ -73,6 +74,78 @@ def test_the_order_of_frames_does_not_matter(
     )
     assert first.macro_f1.value == pytest.approx(second.macro_f1.value)
     np.testing.assert_array_equal(first.speed_confusion, second.speed_confusion)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    pairs=pairs,
+    speeds=st.permutations(list(SpeedAction)),
+    paths=st.permutations(list(PathAction)),
+)
+def test_other_names_for_the_actions_change_no_score(
+    pairs: list[tuple[MetaAction, MetaAction | None]],
+    speeds: list[SpeedAction],
+    paths: list[PathAction],
+) -> None:
+    def renamed(action: MetaAction | None) -> MetaAction | None:
+        return action and MetaAction(speeds[action.speed], paths[action.path])
+
+    labels, answers = [label for label, _ in pairs], [answer for _, answer in pairs]
+    scores = score_actions(labels, answers, resamples=10)
+    others = score_actions(
+        [MetaAction(speeds[label.speed], paths[label.path]) for label in labels],
+        [renamed(answer) for answer in answers],
+        resamples=10,
+    )
+    assert others.accuracy == scores.accuracy
+    assert others.macro_f1.value == pytest.approx(scores.macro_f1.value)
+    assert others.macro_f1.high == pytest.approx(scores.macro_f1.high)
+    for action in PathAction:
+        assert others.path_f1[paths[action]] == pytest.approx(scores.path_f1[action], nan_ok=True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(pairs=pairs, data=st.data())
+def test_saying_nothing_never_makes_an_answer_right(
+    pairs: list[tuple[MetaAction, MetaAction | None]], data: st.DataObject
+) -> None:
+    labels, answers = [label for label, _ in pairs], [answer for _, answer in pairs]
+    number = data.draw(st.integers(0, len(pairs) - 1))
+    silent = [*answers[:number], None, *answers[number + 1 :]]
+    before, after = (score_actions(labels, some, resamples=5) for some in (answers, silent))
+    assert after.accuracy.value <= before.accuracy.value
+    # In place of a wrong answer silence does raise F1: it claims no action falsely.
+    if answers[number] == labels[number]:
+        assert after.macro_f1.value <= before.macro_f1.value
+        assert after.accuracy.value < before.accuracy.value
+
+
+@settings(max_examples=30, deadline=None)
+@given(pairs=pairs, seed=st.integers(0, 5))
+def test_the_same_seed_gives_the_same_scores_between_zero_and_one(
+    pairs: list[tuple[MetaAction, MetaAction | None]], seed: int
+) -> None:
+    labels, answers = [label for label, _ in pairs], [answer for _, answer in pairs]
+    first, again = (score_actions(labels, answers, seed=seed, resamples=20) for _ in range(2))
+    assert (first.accuracy, first.macro_f1) == (again.accuracy, again.macro_f1)
+    for interval in (first.accuracy, first.macro_f1):
+        assert 0 <= interval.low <= interval.high <= 1
+    assert all(math.isnan(f1) or 0 <= f1 <= 1 for f1 in first.speed_f1.values())
+
+
+def test_intervals_are_those_of_scoring_each_replicate_by_itself() -> None:
+    rng = np.random.default_rng(6)
+    labels, answers = ([META_ACTIONS[i] for i in rng.integers(0, 20, 60)] for _ in range(2))
+    answers = [a if i % 3 else b for i, (a, b) in enumerate(zip(answers, labels, strict=True))]
+    clusters = [number // 6 for number in range(60)]
+    scores = score_actions(labels, answers, clusters=clusters, seed=2, resamples=50)
+    macros = []
+    for row in resample_weights(clusters, seed=2, resamples=50).astype(int):
+        drawn = np.repeat(np.arange(60), row)
+        part = score_actions([labels[i] for i in drawn], [answers[i] for i in drawn], resamples=1)
+        macros.append(part.macro_f1.value)
+    assert scores.macro_f1.low == pytest.approx(np.quantile(macros, 0.025))
+    assert scores.macro_f1.high == pytest.approx(np.quantile(macros, 0.975))
 
 
 def test_the_majority_answer_has_high_accuracy_and_low_macro_f1() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clkd_core.metrics.decisions.rsdr import rsdr, rsdr_curve
+from clkd_core.metrics.decisions.rsdr import rsd, rsdr, rsdr_curve
 
 latencies = st.none() | st.floats(0, 300) | st.sampled_from([math.nan, math.inf, 80.0, 0.0])
 samples = st.lists(st.tuples(latencies, st.booleans()), min_size=1, max_size=40)
@@ -38,6 +38,39 @@ def test_rsdr_never_falls_with_a_longer_deadline_nor_exceeds_accuracy(
     near = rsdr(latency_ms, correct, deadline_ms)
     far = rsdr(latency_ms, correct, deadline_ms + longer_ms)
     assert 0 <= near <= far <= sum(correct) / len(correct) + 1e-12
+
+
+@given(sample=samples, deadline_ms=st.floats(0.1, 400))
+def test_rsd_says_it_of_each_sample_and_rsdr_is_its_mean(
+    sample: list[tuple[float | None, bool]], deadline_ms: float
+) -> None:
+    latency_ms, correct = zip(*sample, strict=True)
+    each = rsd(latency_ms, correct, deadline_ms)
+    assert each.tolist() == [slow_rsdr([one], deadline_ms) == 1 for one in sample]
+    assert each.mean() == rsdr(latency_ms, correct, deadline_ms)
+
+
+@settings(max_examples=20, deadline=None)
+@given(sample=samples, data=st.data())
+def test_the_order_of_samples_does_not_matter(
+    sample: list[tuple[float | None, bool]], data: st.DataObject
+) -> None:
+    shuffled = data.draw(st.permutations(sample))
+    first, second = (rsdr_curve(*zip(*some, strict=True)) for some in (sample, shuffled))
+    for deadline_ms, interval in first.items():
+        assert second[deadline_ms].value == pytest.approx(interval.value)
+        assert 0 <= interval.low <= interval.high <= 1
+
+
+def test_an_answer_that_takes_no_time_has_its_accuracy_at_every_deadline() -> None:
+    right = [True] * 7 + [False] * 3  # as the majority answer that stands beside a model
+    curve = rsdr_curve([0.0] * 10, right)
+    assert {interval.value for interval in curve.values()} == {0.7}
+
+
+def test_a_curve_without_a_deadline_is_refused() -> None:
+    with pytest.raises(ValueError, match="no deadline"):
+        rsdr_curve([1.0], [True], [])
 
 
 def test_exactly_at_the_deadline_is_in_time() -> None:

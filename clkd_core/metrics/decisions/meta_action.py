@@ -15,7 +15,7 @@ from clkd_core.metrics.intervals import (
     RESAMPLES,
     Interval,
     interval_from_replicates,
-    resample_weights,
+    replicate_sums,
 )
 from clkd_core.types import MetaAction, PathAction, SpeedAction
 
@@ -64,9 +64,6 @@ def score_actions(
         raise ValueError(f"{len(answers)} answers to {len(labels)} labels, expected equally many")
     if clusters is not None and len(clusters) != len(labels):
         raise ValueError(f"{len(clusters)} clusters for {len(labels)} labels")
-    weights = resample_weights(
-        range(len(labels)) if clusters is None else clusters, seed=seed, resamples=resamples
-    )
     speed = _one_hot(
         [a.speed for a in labels], [None if a is None else a.speed for a in answers], SpeedAction
     )
@@ -74,12 +71,12 @@ def score_actions(
         [a.path for a in labels], [None if a is None else a.path for a in answers], PathAction
     )
     right = np.array([answer == label for label, answer in zip(labels, answers, strict=True)])
+    accuracy, macro_f1 = _replicates(right, speed, path, clusters, seed, resamples)
     return ActionScores(
         frames=len(labels),
-        accuracy=interval_from_replicates(right.mean(), weights @ right / weights.sum(axis=1)),
+        accuracy=interval_from_replicates(float(right.mean()), accuracy),
         macro_f1=interval_from_replicates(
-            float(_mean_macro(speed.sum(axis=0), path.sum(axis=0))),
-            _mean_macro(np.tensordot(weights, speed, 1), np.tensordot(weights, path, 1)),
+            float(_mean_macro(speed.sum(axis=0), path.sum(axis=0))), macro_f1
         ),
         speed_f1=dict(zip(SpeedAction, compute_f1(speed.sum(axis=0)).tolist(), strict=True)),
         path_f1=dict(zip(PathAction, compute_f1(path.sum(axis=0)).tolist(), strict=True)),
@@ -118,6 +115,26 @@ def compute_macro_f1(confusion: NDArray[np.float64]) -> NDArray[np.float64]:
     known = ~np.isnan(f1)
     with np.errstate(invalid="ignore"):
         return np.asarray(np.where(known, f1, 0.0).sum(axis=-1) / known.sum(axis=-1))
+
+
+def _replicates(
+    right: NDArray[np.bool_],
+    speed: NDArray[np.float64],
+    path: NDArray[np.float64],
+    clusters: Sequence[Hashable] | None,
+    seed: int,
+    resamples: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(R,) accuracy and (R,) macro-F1 of each bootstrap replicate."""
+    frames = len(right)
+    cells = [speed.reshape(frames, -1), path.reshape(frames, -1)]
+    values = np.column_stack([right, np.ones(frames), *cells])
+    sums = replicate_sums(values, clusters, seed=seed, resamples=resamples)
+    speed_sums, path_sums = np.split(sums[:, 2:], [cells[0].shape[1]], axis=1)
+    macro = _mean_macro(
+        speed_sums.reshape(-1, *speed.shape[1:]), path_sums.reshape(-1, *path.shape[1:])
+    )
+    return sums[:, 0] / sums[:, 1], macro
 
 
 def _mean_macro(speed: NDArray[np.float64], path: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,9 +9,9 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from clkd_core.metrics.intervals import Interval, mean_interval, resample_weights
+from clkd_core.metrics.intervals import Interval, mean_intervals
 from clkd_core.types import FUTURE_STEPS, STEP_S
 
 HORIZONS_S: tuple[int, ...] = (1, 2, 3)
@@ -48,18 +48,29 @@ def score_l2(
         raise ValueError(f"distances are {distances.shape}, expected (N >= 1, {FUTURE_STEPS})")
     if not np.isfinite(distances).all() or (distances < 0).any():
         raise ValueError("a distance is negative or not finite, expected metres")
-    if clusters is not None and len(clusters) != len(distances):
-        raise ValueError(f"{len(clusters)} clusters for {len(distances)} frames")
-    weights = resample_weights(range(len(distances)) if clusters is None else clusters, seed=seed)
-    steps = {horizon: round(horizon / STEP_S) for horizon in HORIZONS_S}
-    return L2Scores(
-        frames=len(distances),
-        average_m={
-            horizon: mean_interval(distances[:, :step].mean(axis=1), weights)
-            for horizon, step in steps.items()
-        },
-        horizon_m={
-            horizon: mean_interval(distances[:, step - 1], weights)
-            for horizon, step in steps.items()
-        },
+    average, horizon = score_horizons(distances, clusters=clusters, seed=seed)
+    return L2Scores(frames=len(distances), average_m=average, horizon_m=horizon)
+
+
+def score_horizons(
+    steps: NDArray[np.float64], *, clusters: Sequence[Hashable] | None = None, seed: int = 0
+) -> tuple[dict[int, Interval], dict[int, Interval]]:
+    """Both conventions of any value per step: means up to each horizon, and values at it.
+
+    Args:
+        steps: (N, T), N >= 1.
+        clusters: (N,) the drive of each frame; None draws single frames.
+        seed: of the bootstrap; all numbers share one set of replicates.
+
+    Raises:
+        ValueError: no frame, or clusters of another length.
+    """
+    last = [round(horizon / STEP_S) for horizon in HORIZONS_S]
+    columns = [steps[:, :step].mean(axis=1) for step in last]
+    columns += [steps[:, step - 1] for step in last]
+    intervals = mean_intervals(np.column_stack(columns), clusters, seed=seed)
+    count = len(HORIZONS_S)
+    return (
+        dict(zip(HORIZONS_S, intervals[:count], strict=True)),
+        dict(zip(HORIZONS_S, intervals[count:], strict=True)),
     )
