@@ -1,7 +1,7 @@
 """Senna's rules: which meta-action a future is, and which route command a goal is.
 
-Source: the public Senna repository's data converter (design.md, section 3). The meta-action rule
-is the only place in the project that speaks LIDAR_TOP axes (x right, y forward).
+Source: the public Senna repository's data converter (design.md, section 3), which speaks LIDAR_TOP
+axes (x right, y forward); so does the meta-action rule here. Trajectories are in the ego frame.
 """
 
 import math
@@ -18,28 +18,28 @@ SPEED_CHANGE_MPS = 3.0
 """Last minus first speed from which it counts as ACCELERATE or, negative, DECELERATE."""
 SIDE_M = 4.0
 """Sideways travel from which the path is a turn or a lane change."""
-TURN_BEARING_RAD = math.radians(5.0)
-"""Bearing of the last point from which sideways travel is a turn."""
+TURN_BEARING_DEG = 5.0
+"""Bearing of the last point from which sideways travel is a turn; in degrees as in the public
+code, so that both round alike."""
 COMMAND_AHEAD_M = 20.0
 """Goals at least this far ahead are reached by going straight first."""
 COMMAND_SIDE_M = 10.0
 """Goals at least this far to one side need a turn."""
 
 
-def lidar_from_ego(xy_ego: ArrayLike) -> NDArray[np.float64]:
+def lidar_from_ego(xy_ego: ArrayLike, *, lidar_forward_m: float = 0.0) -> NDArray[np.float64]:
     """Turn points of the ego frame (x forward, y left) into LIDAR_TOP axes (x right, y forward).
-
-    Only the axes turn; the mounting offset of nuScenes' LIDAR does not matter for differences
-    of positions and is left out.
 
     Args:
         xy_ego: (..., 2) metres.
+        lidar_forward_m: how far ahead of the ego frame's origin the LIDAR sits; 0 where only
+            differences of positions count.
 
     Returns:
         (..., 2) float64 metres.
     """
     xy = np.asarray(xy_ego, dtype=np.float64)
-    return np.stack([-xy[..., 1], xy[..., 0]], axis=-1)
+    return np.stack([-xy[..., 1], xy[..., 0] - lidar_forward_m], axis=-1)
 
 
 def meta_action_from_future(xy_lidar: ArrayLike) -> MetaAction:
@@ -75,32 +75,45 @@ def _speed_action(speeds_mps: NDArray[np.float64]) -> SpeedAction:
 
 
 def _path_action(right_m: float, forward_m: float) -> PathAction:
-    left_bearing = math.atan2(forward_m, right_m) - math.pi / 2.0
-    if right_m > SIDE_M and left_bearing <= -TURN_BEARING_RAD:
+    left_bearing = math.degrees(math.atan2(forward_m, right_m)) - 90.0
+    if right_m > SIDE_M and left_bearing <= -TURN_BEARING_DEG:
         return PathAction.RIGHT_TURN
-    if right_m > SIDE_M and abs(left_bearing) < TURN_BEARING_RAD:
+    if right_m > SIDE_M and abs(left_bearing) < TURN_BEARING_DEG:
         return PathAction.RIGHT_CHANGE
-    if right_m <= -SIDE_M and left_bearing >= TURN_BEARING_RAD:
+    if right_m <= -SIDE_M and left_bearing >= TURN_BEARING_DEG:
         return PathAction.LEFT_TURN
-    if right_m <= -SIDE_M and abs(left_bearing) < TURN_BEARING_RAD:
+    if right_m <= -SIDE_M and abs(left_bearing) < TURN_BEARING_DEG:
         return PathAction.LEFT_CHANGE
     return PathAction.STRAIGHT
 
 
-def route_command_from_pose(forward_m: float, left_m: float) -> RouteCommand:
+def route_command_from_pose(
+    forward_m: float, left_m: float, *, senna_compat: bool = False
+) -> RouteCommand:
     """Name the navigation command from the pose 6 s ahead, in the ego frame of now.
 
-    The public converter applies the same thresholds to LIDAR axes, where plain straight driving
-    reads as a turn (design.md, section 3); this is the rule as it was meant.
+    The public converter compares LIDAR axes (x right, y forward) with thresholds that were meant
+    for ego axes: it takes "right" for forward and "forward" for left, so that driving 10 m or
+    more straight ahead reads as "turn left" (design.md, section 3). Without ``senna_compat`` this
+    is the rule as it was meant.
+
+    Args:
+        forward_m: where the goal lies ahead.
+        left_m: and to the left.
+        senna_compat: mistake the axes as the public converter does. It measures the way of the
+            LIDAR itself: hand that over to agree with it to the last frame. The way of the ego
+            frame's origin differs by up to twice the mounting offset of 0.94 m, in U-turns.
 
     Raises:
         DataError: a coordinate is NaN or infinite.
     """
     if not (math.isfinite(forward_m) and math.isfinite(left_m)):
         raise DataError(f"route goal is ({forward_m}, {left_m}), expected finite metres")
-    ahead = forward_m >= COMMAND_AHEAD_M
-    if left_m >= COMMAND_SIDE_M:
-        return RouteCommand.STRAIGHT_LEFT if ahead else RouteCommand.LEFT
-    if left_m <= -COMMAND_SIDE_M:
-        return RouteCommand.STRAIGHT_RIGHT if ahead else RouteCommand.RIGHT
-    return RouteCommand.STRAIGHT
+    ahead_m, side_m = (-left_m, forward_m) if senna_compat else (forward_m, left_m)
+    if side_m >= COMMAND_SIDE_M:
+        straight_first, at_once = RouteCommand.STRAIGHT_LEFT, RouteCommand.LEFT
+    elif side_m <= -COMMAND_SIDE_M:
+        straight_first, at_once = RouteCommand.STRAIGHT_RIGHT, RouteCommand.RIGHT
+    else:
+        return RouteCommand.STRAIGHT
+    return straight_first if ahead_m >= COMMAND_AHEAD_M else at_once

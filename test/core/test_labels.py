@@ -116,8 +116,18 @@ def test_bearing_of_five_degrees_and_more_is_a_turn(side):
 
 
 def test_bearing_of_exactly_five_degrees_is_a_turn(monkeypatch):
-    monkeypatch.setattr("clkd_core.data.labels.TURN_BEARING_RAD", math.atan2(60, -5) - math.pi / 2)
+    exactly = math.degrees(math.atan2(60, -5)) - 90.0
+    monkeypatch.setattr("clkd_core.data.labels.TURN_BEARING_DEG", exactly)
     assert meta_action_from_future(even_future(-5.0, 60.0)).path == PathAction.LEFT_TURN
+
+
+@pytest.mark.parametrize("side", [-1.0, 1.0])
+def test_bearings_about_five_degrees_round_as_in_the_slow_version(side):
+    angles = np.radians(90.0 - side * 5.0) + np.arange(-40, 41) * 1e-16
+    for reach in (47.0, 53.3, 61.7, 70.0):
+        for angle in angles:
+            points = even_future(reach * math.cos(angle), reach * math.sin(angle))
+            assert meta_action_from_future(points) == slow_meta_action([tuple(p) for p in points])
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -138,6 +148,10 @@ def test_lidar_axes_are_right_and_forward():
     assert lidar_from_ego(np.array([[7.0, 2.0]])).tolist() == [[-2.0, 7.0]]
 
 
+def test_what_is_ahead_is_nearer_to_a_lidar_that_is_mounted_ahead():
+    assert lidar_from_ego([7.0, 2.0], lidar_forward_m=1.5).tolist() == [-2.0, 5.5]
+
+
 @pytest.mark.parametrize(
     ("forward", "left", "command"),
     [
@@ -154,6 +168,40 @@ def test_route_command_at_its_edges(forward, left, command):
     assert route_command_from_pose(forward, left) == command
 
 
-def test_route_command_refuses_nan():
+def slow_public_command(right: float, forward: float) -> str:
+    """The public converter's five branches on a LIDAR position, its first axis right."""
+    if right >= 20 and forward >= 10:
+        return "go straight and turn left"
+    if right >= 20 and forward <= -10:
+        return "go straight and turn right"
+    if right < 20 and forward >= 10:
+        return "turn left"
+    if right < 20 and forward <= -10:
+        return "turn right"
+    return "go straight"
+
+
+def test_senna_compat_agrees_with_the_branches_on_lidar_axes_edges_included():
+    edges = [0.0, 10.0, -10.0, 20.0, -20.0]
+    edges += [float(np.nextafter(edge, way)) for edge in edges for way in (-99.0, 99.0)]
+    goals = [(right, forward) for right in edges for forward in edges]
+    goals += np.random.default_rng(0).uniform(-40, 40, (2000, 2)).tolist()
+    seen = set()
+    for right, forward in goals:
+        command = route_command_from_pose(forward, -right, senna_compat=True)
+        assert command.value == slow_public_command(right, forward)
+        seen.add(command)
+    assert seen == set(RouteCommand)
+
+
+def test_senna_compat_takes_driving_straight_ahead_for_a_left_turn():
+    assert route_command_from_pose(60.0, 0.0) == RouteCommand.STRAIGHT
+    assert route_command_from_pose(60.0, 0.0, senna_compat=True) == RouteCommand.LEFT
+    assert route_command_from_pose(9.9, 30.0, senna_compat=True) == RouteCommand.STRAIGHT
+
+
+@pytest.mark.parametrize("senna_compat", [False, True])
+@pytest.mark.parametrize("goal", [(math.nan, 0.0), (0.0, math.inf)])
+def test_route_command_refuses_what_is_no_number(goal, senna_compat):
     with pytest.raises(DataError, match="route goal"):
-        route_command_from_pose(math.nan, 0.0)
+        route_command_from_pose(*goal, senna_compat=senna_compat)

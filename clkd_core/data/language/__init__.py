@@ -1,0 +1,1 @@
+"""Driving data sets of questions and answers: DriveLM, CODA-LM, and both merged into one set."""

@@ -1,0 +1,1 @@
+"""Files that others wrote: annotations read strictly, images found and judged."""

@@ -1,0 +1,1 @@
+"""Senna's questions by rule, and its own JSON layout of them read and written."""
