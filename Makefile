@@ -5,6 +5,7 @@
 #   make test               lint, types, import contracts, tests, README commands (under 10 minutes)
 #   make readme             every README command, word for word
 #   make test-ros           the package's tests under a real, sourced ROS 2
+#   make world-check        does looking pay in the synthetic world? trains and judges (about 16 minutes)
 #   make clean              remove .venv, the demo's runs and every build product
 #
 # PYTHON=python3.12 chooses the interpreter of a new .venv; without it the first that works is used.
@@ -19,14 +20,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_TEST := $(VENV)/.ready-test
 # By name, not as an extra of extras: pip then sees numpy < 2 before it picks a numpy.
-TEST_EXTRAS := embedded,gguf,nuscenes,test
+TEST_EXTRAS := embedded,gguf,nuscenes,ray,text,test
 DEMO_OUT_full := runs/demo
 DEMO_OUT_tiny := runs/demo-tiny
 
 $(shell { [ "$$(cat $(READY) 2>/dev/null)" = "$(CURDIR)" ] && $(BIN)/python -c '' 2>/dev/null; } \
   || rm -f $(READY) $(READY_TEST))
 
-.PHONY: demo test readme test-ros clean setup setup-test
+.PHONY: demo test readme test-ros world-check clean setup setup-test
 .DELETE_ON_ERROR:
 
 demo: $(READY)
@@ -47,6 +48,10 @@ test-ros: $(READY_TEST)
 	  echo "make test-ros: rclpy cannot be imported by $(BIN)/python: source ROS 2 first, and let" \
 	    "PYTHON be the one ROS 2 was built for (see README)" >&2; exit 1; }
 	CLKD_REQUIRE_ROS=1 $(BIN)/pytest test/ros
+
+world-check: $(READY)
+	$(BIN)/python -m clkd_core.distill config/train/world-check.yaml --resume
+	$(BIN)/python -m clkd_core.cli world check runs/world-check
 
 setup: $(READY)
 setup-test: $(READY_TEST)
@@ -76,6 +81,6 @@ $(BIN)/python -m pip install --disable-pip-version-check --editable '$(1)'
 endef
 
 clean:
-	rm -rf $(VENV) runs/demo runs/demo-tiny runs/readme build dist *.egg-info
+	rm -rf $(VENV) runs/demo runs/demo-tiny runs/readme runs/world-check build dist *.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,9 +3,11 @@
 import logging
 import shutil
 
+import numpy as np
 import torch
 
 from clkd_core.config import config_to_dict
+from clkd_core.data.sidecar import action_indices, subset_of
 from clkd_core.distill.config import TrainConfig
 from clkd_core.distill.evaluate import Judged, judge
 from clkd_core.distill.feed.samples import SampleSet
@@ -16,6 +18,7 @@ from clkd_core.distill.setup import load_unseen
 from clkd_core.distill.state import Progress, save_state
 from clkd_core.metrics.baselines.ego_status import fit_ego_status_baseline
 from clkd_core.models.vlm import DrivingVlm, count_parameters
+from clkd_core.types import MetaAction
 
 log = logging.getLogger(__name__)
 
@@ -27,27 +30,30 @@ def write_verdict(
     everything: SampleSet,
 ) -> None:
     """Judge the models on unseen drives beside the baselines; write curves, report, last state."""
-    labelled = [k for k in everything.keyframes if k.action is not None]
-    labels = [k.action for k in labelled if k.action is not None]
+    known = action_indices(everything.keyframes)
+    labels = [MetaAction.from_index(index) for index in known[known >= 0].tolist()]
     unseen = load_unseen(config)
     table: list[Judged] = []
+    baseline = None
     if labels:
+        labelled = list(subset_of(everything.keyframes, np.flatnonzero(known >= 0)))
         baseline = fit_ego_status_baseline(
             [k.ego for k in labelled], [k.command for k in labelled], labels, seed=config.seed
         )
         if config.distill is not None:
             baseline.save(config.out / "student" / "ego_status")
-        if unseen is not None:
-            table = judge(
-                models,
-                unseen,
-                train_labels=labels,
-                ego_baseline=baseline,
-                device=device,
-                bf16=config.bf16,
-            )
     else:
-        log.info("no keyframe has a plan to learn: nothing to judge decisions by")
+        log.info("no keyframe has a plan to learn: nothing to fit a baseline on")
+    if unseen is not None:
+        table = judge(
+            models,
+            unseen,
+            train_labels=labels,
+            ego_baseline=baseline,
+            device=device,
+            bf16=config.bf16,
+            seed=config.seed,
+        )
     lines = read_metrics(config.out / "metrics.jsonl")
     write_curves(lines, config.out / "curves.png")
     parameters = {name: count_parameters(model) for name, model in models.items()}  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from clkd_core.data.keyframes import REGULAR
+from clkd_core.data.keyframes import REGULAR, Keyframe
 from clkd_core.errors import ClkdError, DataError, FrameError
 from clkd_core.files import write_text_atomic
 from clkd_core.types import FUTURE_STEPS, META_ACTIONS, MetaAction, RouteCommand, Trajectory
@@ -86,6 +86,13 @@ class FrameRow:
     """Encoded bytes in, trajectory out [ms]."""
     plan_with_decision: bool = False
     """The plan followed a fresh meta-action."""
+    plan_collisions: tuple[bool, ...] | None = None
+    """(T,) whether the vehicle would touch an agent at each point of the plan; None where there
+    is no plan, or nobody knows where the agents are."""
+    steady_collisions: tuple[bool, ...] | None = None
+    """(T,) the same at each point of keeping speed and rate of turn."""
+    true_collisions: tuple[bool, ...] | None = None
+    """(T,) the same at each point of where the vehicle went; published scores excuse these."""
 
     def __post_init__(self) -> None:
         for name in _LATENCIES:
@@ -97,11 +104,31 @@ class FrameRow:
                 f"frame {self.stamp_ns} has {len(given)} probabilities, "
                 f"expected {len(META_ACTIONS)}"
             )
+        for name in _COLLISIONS:
+            steps = getattr(self, name)
+            if steps is not None and len(steps) != FUTURE_STEPS:
+                raise FrameError(
+                    f"{name} of frame {self.stamp_ns} are {len(steps)}, expected {FUTURE_STEPS}"
+                )
 
     @property
     def answered(self) -> bool:
         """A decision carries this frame's stamp, whenever it came."""
         return self.answer is not None
+
+    @property
+    def unanswered(self) -> "FrameRow":
+        """The frame and its label without anything that was answered or planned."""
+        return FrameRow(
+            scene=self.scene,
+            case_name=self.case_name,
+            stamp_ns=self.stamp_ns,
+            label=self.label,
+            speed_mps=self.speed_mps,
+            yaw_rate_radps=self.yaw_rate_radps,
+            command=self.command,
+            truth=self.truth,
+        )
 
     @property
     def corner(self) -> bool | None:
@@ -117,6 +144,21 @@ class FrameRow:
     def point_distances_m(self) -> NDArray[np.float64] | None:
         """(T,) metres between planned and true points; None unless there are both."""
         return compute_point_distances(self.plan, self.truth) if self.plan and self.truth else None
+
+
+def row_from_keyframe(keyframe: Keyframe) -> FrameRow:
+    """What is known of a set's keyframe before anybody answers."""
+    ego = keyframe.ego
+    return FrameRow(
+        scene=keyframe.scene,
+        case_name=keyframe.case_name,
+        stamp_ns=keyframe.stamp_ns,
+        label=keyframe.action,
+        truth=keyframe.future,
+        command=keyframe.command,
+        speed_mps=math.nan if ego is None else ego.speed_mps,
+        yaw_rate_radps=math.nan if ego is None else ego.yaw_rate_radps,
+    )
 
 
 def compute_point_distances(plan: Trajectory, truth: Trajectory) -> NDArray[np.float64]:
@@ -146,11 +188,7 @@ def compute_outcome(
 
 def write_frames(path: Path, rows: Iterable[FrameRow]) -> None:
     """Write the rows as CSV in the order given; the file appears whole or not at all."""
-    table = io.StringIO(newline="")
-    writer = csv.DictWriter(table, COLUMNS)  # its \r\n makes it quote both in a cell
-    writer.writeheader()
-    writer.writerows(map(_cells_from_row, rows))
-    write_text_atomic(path, table.getvalue())
+    write_text_atomic(path, text_from_frames(rows))
 
 
 def read_frames(path: Path) -> list[FrameRow]:
@@ -161,18 +199,44 @@ def read_frames(path: Path) -> list[FrameRow]:
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            missing = sorted(set(COLUMNS) - set(reader.fieldnames or ()))
-            if missing:
-                raise DataError(f"{path}: no column {', '.join(missing)}: not a table of frames")
-            return [_row_from_cells(cells, f"{path}:{reader.line_num}") for cells in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as err:
+            return _read_table(file, str(path))
+    except (OSError, UnicodeDecodeError) as err:
         raise DataError(f"{path}: cannot be read as a table of frames: {err}") from err
+
+
+def text_from_frames(rows: Iterable[FrameRow]) -> str:
+    """What :func:`write_frames` writes."""
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, COLUMNS)  # its \r\n makes it quote both in a cell
+    writer.writeheader()
+    writer.writerows(map(_cells_from_row, rows))
+    return table.getvalue()
+
+
+def frames_from_text(text: str, where: str) -> list[FrameRow]:
+    """Inverse of :func:`text_from_frames`; ``where`` names the text in errors.
+
+    Raises:
+        DataError: as :func:`read_frames`.
+    """
+    return _read_table(io.StringIO(text, newline=""), where)
+
+
+def _read_table(lines: Iterable[str], where: str) -> list[FrameRow]:
+    try:
+        reader = csv.DictReader(lines)
+        missing = sorted(set(COLUMNS) - set(_COLLISIONS) - set(reader.fieldnames or ()))
+        if missing:
+            raise DataError(f"{where}: no column {', '.join(missing)}: not a table of frames")
+        return [_row_from_cells(cells, f"{where}:{reader.line_num}") for cells in reader]
+    except csv.Error as err:
+        raise DataError(f"{where}: cannot be read as a table of frames: {err}") from err
 
 
 _LATENCIES = ("inference_ms", "node_response_ms", "response_ms", "plan_inference_ms")
 _NUMBERS = (*_LATENCIES, "speed_mps", "yaw_rate_radps")
 _FLAGS = ("stale", "degraded", "plan_with_decision")
+_COLLISIONS = ("plan_collisions", "steady_collisions", "true_collisions")  # not in older tables
 _DISTANCES = tuple(f"d{step}_m" for step in range(1, FUTURE_STEPS + 1))
 
 COLUMNS: tuple[str, ...] = (
@@ -181,6 +245,7 @@ COLUMNS: tuple[str, ...] = (
     *("speed_mps", "yaw_rate_radps", "command", "plan_inference_ms", "plan_with_decision"),
     *_DISTANCES,
     *("plan_xy_m", "true_xy_m", "probability"),
+    *_COLLISIONS,
 )
 """Of ``frames.csv``. ``answered`` and d1..d6 are there for spreadsheets and recomputed here."""
 
@@ -190,6 +255,7 @@ def _cells_from_row(row: FrameRow) -> dict[str, str]:
     cells = {name: _text_from_number(getattr(row, name)) for name in _NUMBERS}
     cells |= {name: str(int(getattr(row, name))) for name in (*_FLAGS, "answered")}
     cells |= {name: getattr(row, name) for name in ("scene", "case_name", "reason")}
+    cells |= {name: _text_from_steps(getattr(row, name)) for name in _COLLISIONS}
     if distances is not None:
         cells |= {name: f"{value:.4f}" for name, value in zip(_DISTANCES, distances, strict=True)}
     return cells | {
@@ -232,6 +298,11 @@ def _row_from_cells(cells: Mapping[str, str], where: str) -> FrameRow:
             stale=read("stale", _flag_from_text),
             degraded=read("degraded", _flag_from_text),
             plan_with_decision=read("plan_with_decision", _flag_from_text),
+            **{
+                name: read(name, _optional(_steps_from_text))
+                for name in _COLLISIONS
+                if name in cells
+            },
             inference_ms=read("inference_ms", _number_from_text),
             node_response_ms=read("node_response_ms", _number_from_text),
             response_ms=read("response_ms", _number_from_text),
@@ -259,6 +330,15 @@ def _flag_from_text(text: str) -> bool:
     if text not in ("0", "1"):
         raise ValueError("expected 0 or 1")
     return text == "1"
+
+
+def _text_from_steps(steps: tuple[bool, ...] | None) -> str:
+    """``001100``: a digit per step."""
+    return "" if steps is None else "".join(str(int(step)) for step in steps)
+
+
+def _steps_from_text(text: str) -> tuple[bool, ...]:
+    return tuple(_flag_from_text(digit) for digit in text.strip())
 
 
 def _text_from_trajectory(trajectory: Trajectory | None) -> str:

@@ -1,5 +1,6 @@
 """A run's gallery from the bag it was played from: the pixels, and where the camera looks."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +15,26 @@ from clkd_core.metrics.frames import FrameRow
 from clkd_core.report.pictures import FRONT, PICTURES, FrontCamera, make_gallery
 
 
-def make_gallery_from_bag(
+def make_gallery_from_bags(
     run: Path,
-    rows: list[FrameRow],
-    bag: Path,
+    rows: Sequence[FrameRow],
+    bags: Sequence[Path],
     names: BagTopics | None = None,
     *,
     count: int = PICTURES,
 ) -> int:
-    """Read the chosen frames from the bag and draw them; returns how many there are.
+    """Read the chosen frames from the bags and draw them; returns how many there are.
+
+    All are drawn as the first bag's front camera sees.
 
     Raises:
-        DataError: the bag cannot be read or the folder not written.
+        DataError: a bag cannot be read or the folder not written.
     """
     return make_gallery(
         run,
         rows,
-        (each.frame for each in read_bag_frames(bag, names, labels=[])),
-        front_camera=load_front_camera(bag, names),
+        (each.frame for bag in bags for each in read_bag_frames(bag, names, labels=[])),
+        front_camera=load_front_camera(bags[0], names),
         count=count,
     )
 

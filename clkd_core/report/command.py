@@ -1,11 +1,11 @@
-"""Build a run's metrics.json and report.html again from its files."""
+"""Build a run's metrics.json, report.md and report.html again from its files."""
 
 import argparse
 from pathlib import Path
 
-from clkd_core.report.build import METRICS_FILE, PAGE_FILE, build_report
+from clkd_core.report.build import build_report
 from clkd_core.report.sheet import write_sheet
-from clkd_core.report.summary import summarize
+from clkd_core.report.summary import describe_report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,10 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Build, print the headline numbers, say where the files are; 0."""
-    metrics = build_report(args.run)
-    for line in summarize(metrics):
+    for line in describe_report(args.run, build_report(args.run)):
         print(line)
-    print(f"report: {args.run / PAGE_FILE}, {args.run / METRICS_FILE}")
     if args.sheet is not None:
         print(f"sheet: {args.sheet}, {write_sheet(args.run, args.sheet)} pictures")
     return 0

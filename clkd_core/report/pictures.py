@@ -1,10 +1,12 @@
 """Pictures of frames with what was decided and planned drawn in, for the report's gallery.
 
 A gallery is a folder beside ``frames.csv``: JPEG files and ``gallery.json``, which says which
-file shows which frame. What was decided is not repeated there: it stands in ``frames.csv``.
+file shows which row, counted from 0. What was decided is not repeated there: it stands in
+``frames.csv``.
 """
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +21,11 @@ from clkd_core.files import replace_folder
 from clkd_core.metrics.frames import FrameRow
 from clkd_core.types import CAMERAS, CameraImage, SurroundFrame, Trajectory
 
+_log = logging.getLogger(__name__)
+
 GALLERY_FOLDER = "gallery"
 GALLERY_FILE = "gallery.json"
+FORMAT_VERSION = 2
 PICTURES = 18
 """Shown at most: enough for a right and a wrong one of eight cases, 2 MB of page."""
 
@@ -74,6 +79,8 @@ class PictureInput:
 
     frame: SurroundFrame
     row: FrameRow
+    number: int = 0
+    """Of the row in ``frames.csv``, from 0."""
     front_camera: FrontCamera | None = None
 
 
@@ -146,22 +153,42 @@ def make_gallery(
     Raises:
         DataError: the folder cannot be written.
     """
+    number_of = {id(row): number for number, row in enumerate(rows)}
     chosen = choose_frames(rows, count)
     found = _find_frames([row.stamp_ns for row in chosen], frames)
-    inputs = [
-        PictureInput(frame=found[row.stamp_ns], row=row, front_camera=front_camera)
-        for row in chosen
-        if row.stamp_ns in found
-    ]
+    return write_gallery(
+        run,
+        [
+            PictureInput(
+                frame=found[row.stamp_ns],
+                row=row,
+                number=number_of[id(row)],
+                front_camera=front_camera,
+            )
+            for row in chosen
+            if row.stamp_ns in found
+        ],
+    )
+
+
+def write_gallery(run: Path, pictures: Sequence[PictureInput]) -> int:
+    """Draw frames into ``run/gallery``, replacing what stood there as a whole.
+
+    Returns:
+        Number of pictures.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
     with replace_folder(run / GALLERY_FOLDER) as folder:
-        entries = [_write_pictures(folder, each) for each in inputs]
-        content = {"format_version": 1, "pictures": entries}
+        entries = [_write_pictures(folder, each) for each in pictures]
+        content = {"format_version": FORMAT_VERSION, "pictures": entries}
         (folder / GALLERY_FILE).write_text(json.dumps(content, indent=1) + "\n")
     return len(entries)
 
 
 def read_gallery(run: Path) -> dict[int, dict[str, bytes]]:
-    """JPEG bytes by frame stamp and camera name; empty where the run has no gallery.
+    """JPEG bytes by row number and camera name; empty where the run has no gallery.
 
     Raises:
         DataError: the gallery is damaged.
@@ -171,8 +198,11 @@ def read_gallery(run: Path) -> dict[int, dict[str, bytes]]:
         return {}
     try:
         content = json.loads((folder / GALLERY_FILE).read_text())
+        if content["format_version"] != FORMAT_VERSION:
+            _log.warning("%s is of an earlier version: no pictures", folder)
+            return {}
         return {
-            int(entry["stamp_ns"]): {
+            int(entry["row"]): {
                 str(camera): (folder / Path(name).name).read_bytes()
                 for camera, name in entry["views"].items()
             }
@@ -225,11 +255,11 @@ def _write_pictures(folder: Path, picture: PictureInput) -> Mapping[str, object]
         except FrameError:
             continue  # the row's reason already says that this view is broken
         drawn = draw_front(picture, pixels) if camera == FRONT else _scaled(pixels, VIEW_WIDTH_PX)
-        views[camera] = f"{picture.row.stamp_ns}_{camera.lower()}.jpg"
+        views[camera] = f"{picture.number}_{camera.lower()}.jpg"
         quality = [cv2.IMWRITE_JPEG_QUALITY, 82]
         _, encoded = cv2.imencode(".jpg", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR), quality)
         (folder / views[camera]).write_bytes(encoded.tobytes())
-    return {"stamp_ns": picture.row.stamp_ns, "views": views}
+    return {"row": picture.number, "views": views}
 
 
 def _pixels_from_image(image: CameraImage) -> NDArray[np.uint8]:

@@ -19,6 +19,7 @@ from clkd_core.files import write_text_atomic
 from clkd_core.metrics.frames import DEADLINE_MS
 
 PROVENANCE_FILE = "provenance.json"
+MODES = ("live", "direct", "untimed")
 
 _PACKAGES = ("clkd-drive", "torch", "numpy", "opencv-python-headless", "rosbags", "cyclonedds")
 
@@ -28,11 +29,12 @@ class Provenance:
     """Written beside ``frames.csv`` by whoever made the rows."""
 
     mode: str
-    """``live``: nodes over DDS in real time. ``direct``: the bag read without a transport."""
+    """``live``: nodes over DDS in real time. ``direct``: frames read without a transport, one at
+    a time. ``untimed``: likewise, and so many at a time that no clock is worth reading."""
     checkpoint: str
     """Folder of the student."""
     bag: str
-    """What was played; several are separated by a comma."""
+    """What was played or read; several are separated by a comma."""
     device: str
     """What the model ran on, in words; printed beside every latency."""
     command: str = ""
@@ -53,8 +55,8 @@ class Provenance:
     """What a reader must know, e.g. that the bag has no odometry."""
 
     def __post_init__(self) -> None:
-        if self.mode not in ("live", "direct"):
-            raise DataError(f"mode is {self.mode!r}, expected live or direct")
+        if self.mode not in MODES:
+            raise DataError(f"mode is {self.mode!r}, expected one of {list(MODES)}")
         if not (math.isfinite(self.deadline_ms) and self.deadline_ms > 0):
             raise DataError(f"deadline_ms is {self.deadline_ms}, expected > 0")
 
@@ -73,9 +75,9 @@ def collect_provenance(
     """Fill in what this process knows about itself.
 
     Args:
-        mode: ``live`` or ``direct``.
+        mode: one of :data:`MODES`.
         checkpoint: folder of the student.
-        bag: what was played.
+        bag: what was played or read.
         device: torch's name of the device, such as ``cpu`` or ``cuda:0``.
         counters: see :class:`Provenance`.
         deadline_ms: > 0.

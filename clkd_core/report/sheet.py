@@ -36,12 +36,12 @@ def write_sheet(run: Path, path: Path, *, panels: int = 6) -> int:
         DataError: the run has no gallery, or a picture of it cannot be read.
     """
     gallery = read_gallery(run)
-    rows = {row.stamp_ns: row for row in read_frames(run / "frames.csv")}
-    seen = [rows[stamp] for stamp in sorted(gallery) if stamp in rows and FRONT in gallery[stamp]]
+    rows = dict(enumerate(read_frames(run / "frames.csv")))
+    seen = {n: rows[n] for n in sorted(gallery) if n in rows and FRONT in gallery[n]}
     chosen = _choose(seen, panels)
     if not chosen:
         raise DataError(f"{run} has no front view in its gallery, expected at least one")
-    drawn = [_panel(gallery[row.stamp_ns][FRONT], row) for row in chosen]
+    drawn = [_panel(gallery[number][FRONT], rows[number]) for number in chosen]
     drawn += [np.zeros_like(drawn[0])] * (-len(drawn) % COLUMNS)
     lines = [np.hstack(drawn[first : first + COLUMNS]) for first in range(0, len(drawn), COLUMNS)]
     _, encoded = cv2.imencode(".jpg", np.vstack(lines), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
@@ -49,21 +49,22 @@ def write_sheet(run: Path, path: Path, *, panels: int = 6) -> int:
     return len(chosen)
 
 
-def _choose(rows: list[FrameRow], count: int) -> list[FrameRow]:
-    chosen: list[FrameRow] = []
-    while rows and len(chosen) < count:
-        cases = [row.case_name for row in chosen]
-        answers: list[MetaAction | None] = [row.answer for row in chosen]
+def _choose(rows: dict[int, FrameRow], count: int) -> list[int]:
+    chosen: list[int] = []
+    left = list(rows)
+    while left and len(chosen) < count:
+        cases = [rows[number].case_name for number in chosen]
+        answers: list[MetaAction | None] = [rows[number].answer for number in chosen]
         best = min(
-            rows,
-            key=lambda row: (
-                cases.count(row.case_name),
-                answers.count(row.answer),
-                row.speed_mps < _STOP_MPS,
-                row.stamp_ns,
+            left,
+            key=lambda number: (
+                cases.count(rows[number].case_name),
+                answers.count(rows[number].answer),
+                rows[number].speed_mps < _STOP_MPS,
+                rows[number].stamp_ns,
             ),
         )
-        rows.remove(best)
+        left.remove(best)
         chosen.append(best)
     return chosen
 

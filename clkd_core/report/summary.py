@@ -1,11 +1,15 @@
 """The headline of a run in a few lines of plain text, for a terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
+
+from clkd_core.report.build import MARKDOWN_FILE, METRICS_FILE, PAGE_FILE
 
 _MODELS = {
     "student": "student",
     "blank": "blank images",
+    "shuffled": "shuffled images",
     "ego_status": "ego status only",
     "majority": "majority answer",
 }
@@ -25,8 +29,17 @@ def summarize(metrics: Mapping[str, Any]) -> list[str]:
             for name, value in metrics["latency"].items()
             if name in ("inference_ms", "response_ms")
         ),
-        f"planner's L2: {_l2_words(metrics['l2_m']['planner'])}",
+        f"planner's L2: {_plan_words(metrics['l2_m']['planner'], _metres)}",
+        f"planner's collisions: {_plan_words(metrics['collision']['planner'], _percent)}",
+        *_text_lines(metrics["texts"]),
+        *_generated_lines(metrics["generated_decisions"]),
     ]
+
+
+def describe_report(run: Path, metrics: Mapping[str, Any]) -> list[str]:
+    """The headline, and where the report is."""
+    files = ", ".join(str(run / name) for name in (PAGE_FILE, MARKDOWN_FILE, METRICS_FILE))
+    return [*summarize(metrics), f"report: {files}"]
 
 
 def _frames_line(metrics: Mapping[str, Any]) -> str:
@@ -71,16 +84,52 @@ def _latency_words(value: Any) -> str:
     return " | ".join(f"{name} {value[name]:.1f}" for name in ("p50", "p95", "p99"))
 
 
-def _l2_words(value: Any) -> str:
+def _plan_words(value: Any, words: Callable[[float], str]) -> str:
     if isinstance(value, str):
         return value
     scores = value["all"]
     return " | ".join(
-        f"{words} "
-        + " / ".join(f"{scores[key][horizon]['value']:.2f}" for horizon in ("1s", "2s", "3s"))
-        + " m at 1/2/3 s"
-        for key, words in (
+        f"{convention} "
+        + " / ".join(words(scores[key][horizon]["value"]) for horizon in ("1s", "2s", "3s"))
+        + " at 1/2/3 s"
+        for key, convention in (
             ("average_vad_st_p3", "average (VAD)"),
             ("at_horizon_uniad", "at horizon (UniAD)"),
         )
     )
+
+
+def _metres(value: float) -> str:
+    return f"{value:.2f} m"
+
+
+def _percent(value: float) -> str:
+    return f"{value:.2%}"
+
+
+def _text_lines(texts: Any) -> list[str]:
+    if isinstance(texts, str):
+        return [f"answers in words: {texts}"]
+    return [
+        f"answers in words, {case}: {scores['questions']} questions | "
+        f"BLEU-4 {scores['bleu4']['value']:.3f} | ROUGE-L {scores['rouge_l']['value']:.3f} | "
+        f"published: {_published_words(scores['published'])}"
+        for case, scores in texts["all"].items()
+    ]
+
+
+def _published_words(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return " | ".join(f"{name} {value[name]:.3f}" for name in ("bleu4", "meteor", "rouge_l"))
+
+
+def _generated_lines(decisions: Any) -> list[str]:
+    if isinstance(decisions, str):
+        return [f"the decision in words: {decisions}"]
+    ours, senna = decisions["ours"], decisions["senna_compat"]
+    return [
+        f"the decision in words: accuracy {ours['accuracy']['value']:.1%} read strictly, "
+        f"{senna['accuracy']:.1%} by Senna's script | the same as in one pass: "
+        f"{decisions['agreement_with_one_pass']['value']:.1%}"
+    ]

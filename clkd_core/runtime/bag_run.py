@@ -8,10 +8,11 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from clkd_core.data.bags.frames import BagFrame, load_labels, read_frames
 from clkd_core.data.bags.messages import Label
+from clkd_core.data.bags.topics import BagTopics
 from clkd_core.errors import ConfigError, FrameError
 from clkd_core.metrics.frames import DEADLINE_MS, FrameRow, compute_outcome
 from clkd_core.runtime.sync import SyncConfig
@@ -54,12 +55,21 @@ class ReplayConfig:
             raise ConfigError(f"deadline_ms is {self.deadline_ms}, expected more than 0")
 
 
+class AskedFrame(NamedTuple):
+    """One frame with what is known of it before anybody answers."""
+
+    row: FrameRow
+    frame: SurroundFrame | None
+    """None where there are no images: the row says why."""
+
+
 def replay_bag(
     bag: Path,
     engine: Decider,
     planner: Planning | None = None,
     *,
     config: ReplayConfig | None = None,
+    names: BagTopics | None = None,
 ) -> Iterator[FrameRow]:
     """Decide on a bag's frames in order; every labelled keyframe gives a row, answered or not.
 
@@ -69,32 +79,58 @@ def replay_bag(
         DataError: the bag cannot be read.
     """
     config = config or ReplayConfig()
-    labels = load_labels(bag)
+    for asked in read_asked_frames(bag, config=config, names=names):
+        yield answer_frame(asked, engine, planner, config=config)
+
+
+def read_asked_frames(
+    bag: Path, *, config: ReplayConfig | None = None, names: BagTopics | None = None
+) -> Iterator[AskedFrame]:
+    """A bag's frames in order, and after them the labels for which there was no frame.
+
+    Args:
+        bag: what is read.
+        config: which frames are wanted, and how images are gathered.
+        names: which topic is what; ours when None.
+
+    Raises:
+        DataError: the bag cannot be read.
+    """
+    config = config or ReplayConfig()
+    labels = load_labels(bag, names)
     open_stamps = {label.stamp_ns for label in labels}
-    for seen in read_frames(bag, sync=config.sync, labels=labels):
+    for seen in read_frames(bag, names, sync=config.sync, labels=labels):
         if seen.label is not None:
             open_stamps.discard(seen.label.stamp_ns)
         elif config.keyframes_only and labels:
             continue
-        yield _answer(seen, engine, planner, config)
+        yield AskedFrame(_row(seen), seen.frame)
     for label in labels:
         if label.stamp_ns in open_stamps:
-            yield _row_without_frame(label)
+            yield AskedFrame(_row_without_frame(label), None)
 
 
-def _answer(
-    seen: BagFrame, engine: Decider, planner: Planning | None, config: ReplayConfig
+def answer_frame(
+    asked: AskedFrame,
+    engine: Decider,
+    planner: Planning | None = None,
+    *,
+    config: ReplayConfig | None = None,
 ) -> FrameRow:
-    row = _row(seen)
+    """The row with decision and plan; where there is no answer its ``reason`` says why."""
+    config = config or ReplayConfig()
+    row, frame = asked
+    if frame is None:
+        return row
     try:
-        decision = engine.decide(seen.frame, blank=config.blank)
+        decision = engine.decide(frame, blank=config.blank)
     except FrameError as err:
         return replace(row, reason=str(err))
     row = _with_decision(row, decision, config.deadline_ms)
     if planner is None or config.blank:
         return row
     try:
-        return _with_plan(row, planner.plan(seen.frame, decision))
+        return _with_plan(row, planner.plan(frame, decision))
     except FrameError as err:
         return replace(row, reason="; ".join(filter(None, (row.reason, f"no plan: {err}"))))
 

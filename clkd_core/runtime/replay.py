@@ -2,7 +2,7 @@
 
 `clkd replay BAG --checkpoint DIR --out DIR` reads the bag without a transport, as fast as it
 goes; three such runs give the same decisions. `--live` plays it in real time through the nodes.
-Both leave frames.csv, report.html and metrics.json.
+Both leave frames.csv, report.html, report.md and metrics.json.
 """
 
 import argparse
@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clkd_core.data.bags.files import find_bags
-from clkd_core.data.bags.frames import count_image_sets, read_frames
+from clkd_core.data.bags.frames import count_image_sets
+from clkd_core.data.bags.topics import BagTopics, load_topics
 from clkd_core.errors import ConfigError
 from clkd_core.metrics.frames import DEADLINE_MS, FrameRow, Outcome, write_frames
 from clkd_core.metrics.frames import read_frames as read_rows
 from clkd_core.progress import progress
-from clkd_core.report.build import FRAMES_FILE as FRAMES_FILE  # the nodes write it, too
+from clkd_core.report.build import FRAMES_FILE, build_report
+from clkd_core.report.scoring.answers import ANSWERS_FILE
 from clkd_core.runtime.bag_run import ReplayConfig, replay_bag
 
 if TYPE_CHECKING:  # torch takes seconds, and --live needs it in other processes
@@ -32,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, help="folder of a student")
     parser.add_argument("--out", type=Path, required=True, help="folder for the report")
     parser.add_argument("--live", action="store_true", help="in real time through the nodes")
+    parser.add_argument(
+        "--topics", type=Path, help="YAML file: which topic of somebody else's bag is what"
+    )
     parser.add_argument("--blank", action="store_true", help="show black images")
     parser.add_argument(
         "--keyframes-only", action="store_true", help="decide on labelled keyframes only"
@@ -53,19 +58,22 @@ def run(args: argparse.Namespace) -> int:
     config = ReplayConfig(
         keyframes_only=args.keyframes_only, blank=args.blank, deadline_ms=args.deadline_ms
     )
+    names = load_topics(args.topics) if args.topics else None
     bags = find_bags(args.bag)
-    total = sum(count_image_sets(bag) for bag in bags)  # a wrong bag is found before the model
+    total = sum(count_image_sets(bag, names) for bag in bags)  # a wrong bag: before the model
     engine, planner = _load(args)
     rows = list(
         progress(
-            chain.from_iterable(replay_bag(bag, engine, planner, config=config) for bag in bags),
+            chain.from_iterable(
+                replay_bag(bag, engine, planner, config=config, names=names) for bag in bags
+            ),
             total=None if config.keyframes_only else total,
             desc="replay",
             unit="frames",
         )
     )
     _write(args, bags, rows, config, str(engine.device))
-    finish_run(args.out, bags, engine, args.checkpoint, comparisons=not args.blank)
+    finish_run(args.out, bags, engine, args.checkpoint, comparisons=not args.blank, names=names)
     return 0
 
 
@@ -76,6 +84,7 @@ def finish_run(
     checkpoint: Path,
     *,
     comparisons: bool = True,
+    names: BagTopics | None = None,
 ) -> None:
     """From ``frames.csv`` and ``provenance.json`` to the report: comparisons, pictures, page.
 
@@ -86,28 +95,24 @@ def finish_run(
         bags: what was played.
         engine: the run's student.
         checkpoint: its folder.
-        comparisons: answer the labelled keyframes on black images and by ego status too.
+        comparisons: answer the labelled keyframes without their own images and by ego status
+            too.
+        names: which topic of the bags is what; ours when None.
 
     Raises:
         DataError: a file of the run or a bag cannot be read.
     """
-    from clkd_core.report.bag_pictures import load_front_camera
-    from clkd_core.report.build import METRICS_FILE, PAGE_FILE, build_report
-    from clkd_core.report.pictures import make_gallery
-    from clkd_core.report.summary import summarize
-    from clkd_core.runtime.comparisons import write_comparisons
+    from clkd_core.report.bag_pictures import make_gallery_from_bags
+    from clkd_core.report.summary import describe_report
+    from clkd_core.runtime.comparisons import remove_comparisons, write_comparisons
 
+    (run / ANSWERS_FILE).unlink(missing_ok=True)  # of an evaluation in the same folder
+    remove_comparisons(run)
     if comparisons:
-        write_comparisons(run, bags, engine, checkpoint)
-    make_gallery(
-        run,
-        read_rows(run / FRAMES_FILE),
-        (seen.frame for bag in bags for seen in read_frames(bag, labels=[])),
-        front_camera=load_front_camera(bags[0]),
-    )
-    for line in summarize(build_report(run)):
+        write_comparisons(run, bags, engine, checkpoint, names=names)
+    make_gallery_from_bags(run, read_rows(run / FRAMES_FILE), bags, names)
+    for line in describe_report(run, build_report(run)):
         print(line)
-    print(f"report: {run / PAGE_FILE}, {run / METRICS_FILE}")
 
 
 def _run_live(args: argparse.Namespace) -> int:

@@ -1,5 +1,6 @@
 """The ego-status baseline: what it knows, what it cannot, and that it comes back from disk."""
 
+import json
 import math
 from pathlib import Path
 
@@ -57,6 +58,21 @@ def test_what_was_saved_answers_the_same(baseline: EgoStatusBaseline, tmp_path: 
     grid = [ego(v) for v in np.linspace(0, 20, 50)]
     commands = [RouteCommand.LEFT] * 50
     assert loaded.predict(grid, commands) == baseline.predict(grid, commands)
+
+
+def test_the_training_labels_majority_is_kept_and_old_folders_do_without(
+    baseline: EgoStatusBaseline, tmp_path: Path
+) -> None:
+    folder = tmp_path / "saved"
+    baseline.save(folder)
+    assert baseline.majority == KEEP and EgoStatusBaseline.load(folder).majority == KEEP
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "majority": "FLY, UP"}))
+    with pytest.raises(CheckpointError, match="FLY, UP"):
+        EgoStatusBaseline.load(folder)
+    del config["majority"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert EgoStatusBaseline.load(folder).majority is None
 
 
 def test_a_missing_damaged_or_foreign_folder_is_refused(

@@ -16,7 +16,9 @@ from clkd_core.metrics.frames import (
     FrameRow,
     Outcome,
     compute_outcome,
+    frames_from_text,
     read_frames,
+    text_from_frames,
     write_frames,
 )
 from clkd_core.types import META_ACTIONS, RouteCommand, Trajectory
@@ -26,6 +28,7 @@ latency = st.floats(0, 1e4) | st.just(math.nan)
 trajectory = st.none() | st.lists(finite, min_size=12, max_size=12).map(
     lambda values: Trajectory(xy_m=np.array(values, np.float32).reshape(6, 2))
 )
+steps = st.none() | st.lists(st.booleans(), min_size=6, max_size=6).map(tuple)
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 frame_rows = st.builds(
     FrameRow,
@@ -49,6 +52,9 @@ frame_rows = st.builds(
     truth=trajectory,
     plan_inference_ms=latency,
     plan_with_decision=st.booleans(),
+    plan_collisions=steps,
+    steady_collisions=steps,
+    true_collisions=steps,
 )
 
 
@@ -153,6 +159,8 @@ def damaged(tmp_path: Path, **cells: str) -> Path:
         {"plan_xy_m": "nan nan;" * 5 + "0 0"},
         {"inference_ms": "-3"},
         {"command": "go home"},
+        {"plan_collisions": "00011"},
+        {"steady_collisions": "00x110"},
     ],
 )
 def test_a_damaged_cell_is_named_with_its_line(tmp_path: Path, cells: dict[str, str]) -> None:
@@ -163,8 +171,40 @@ def test_a_damaged_cell_is_named_with_its_line(tmp_path: Path, cells: dict[str, 
 def test_a_truncated_table_is_refused(tmp_path: Path) -> None:
     path = damaged(tmp_path)
     path.write_text(path.read_text()[:-30])
-    with pytest.raises(DataError, match="expected 27 cells"):
+    with pytest.raises(DataError, match="expected 30 cells"):
         read_frames(path)
+
+
+def test_a_table_written_before_collisions_were_counted_is_still_read(tmp_path: Path) -> None:
+    path = damaged(tmp_path)
+    with path.open(newline="") as file:
+        row = next(csv.DictReader(file))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS[:-3], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerow(row)
+    (back,) = read_frames(path)
+    assert back.plan_collisions is None and back.steady_collisions is None
+
+
+def test_text_of_a_table_comes_back_and_a_damaged_one_is_named() -> None:
+    row = FrameRow(scene="s\r\nt", case_name="", stamp_ns=1, plan_collisions=(True,) * 6)
+    (back,) = frames_from_text(text_from_frames([row]), "task 7")
+    assert_same(back, row)
+    with pytest.raises(DataError, match="task 7: no column"):
+        frames_from_text("", "task 7")
+
+
+def test_unanswered_keeps_what_was_known_and_drops_what_was_said() -> None:
+    row = FrameRow(
+        scene="s", case_name="fog", stamp_ns=3, label=META_ACTIONS[3], answer=META_ACTIONS[3],
+        outcome=Outcome.ANSWERED, speed_mps=2.0, command=RouteCommand.LEFT, inference_ms=5.0,
+    )  # fmt: skip
+    bare = row.unanswered
+    assert (bare.label, bare.case_name, bare.speed_mps) == (row.label, "fog", 2.0)
+    assert (bare.command, bare.stamp_ns) == (RouteCommand.LEFT, 3)
+    assert bare.answer is None and bare.outcome is Outcome.DROPPED
+    assert math.isnan(bare.inference_ms)
 
 
 def test_another_table_and_a_missing_one_are_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Every command in README.md runs: `make test` runs cheap variants, `make readme` the very text.
+"""README.md and docs/data.md: every command runs, cheaply in `make test`, as is in `make readme`.
 
 A ``bash`` block is preceded by one comment that says how it is checked:
 
@@ -6,7 +6,7 @@ A ``bash`` block is preceded by one comment that says how it is checked:
 - ``<!-- needs: PROGRAM -->``: only where PROGRAM is found, and the skip says so;
 - ``<!-- check elsewhere: WHY -->``: not run here; WHY names what checks it.
 
-Blocks run in the order of the page, in the checkout.
+Blocks run in the order of the pages, in the checkout.
 """
 
 import os
@@ -22,6 +22,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
+PAGES = (README, ROOT / "docs" / "data.md")
 WORD_FOR_WORD = os.environ.get("CLKD_README") == "full"
 
 CHEAP = {
@@ -38,8 +39,9 @@ _BLOCK = re.compile(
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block of the page."""
+    """One fenced block of a page."""
 
+    page: str
     mark: str
     """The comment before it, empty if none."""
     language: str
@@ -47,10 +49,11 @@ class Block:
     line: int
 
 
-def read_blocks(text: str) -> list[Block]:
+def read_blocks(text: str, page: str) -> list[Block]:
     """All fenced blocks in order."""
     return [
         Block(
+            page=page,
             mark=found["mark"] or "",
             language=found["language"],
             body=found["body"],
@@ -60,8 +63,12 @@ def read_blocks(text: str) -> list[Block]:
     ]
 
 
-BLOCKS = read_blocks(README.read_text())
-COMMANDS = [block for block in BLOCKS if block.language == "bash"]
+COMMANDS = [
+    block
+    for page in PAGES
+    for block in read_blocks(page.read_text(), page.name)
+    if block.language == "bash"
+]
 
 
 def commands_of(block: Block) -> str:
@@ -73,7 +80,7 @@ def commands_of(block: Block) -> str:
     elif kind == "check elsewhere":
         pytest.skip(argument)
     else:
-        assert kind == "check", f"README.md:{block.line}: a bash block without its mark"
+        assert kind == "check", f"{block.page}:{block.line}: a bash block without its mark"
     return block.body if WORD_FOR_WORD else make_cheap(block.body)
 
 
@@ -109,8 +116,8 @@ def run_shell(commands: str, timeout_s: float) -> subprocess.CompletedProcess[st
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("block", COMMANDS, ids=lambda block: f"line{block.line}")
-def test_every_readme_command_runs(block: Block) -> None:
+@pytest.mark.parametrize("block", COMMANDS, ids=lambda block: f"{block.page}:{block.line}")
+def test_every_command_runs(block: Block) -> None:
     commands = commands_of(block)
     if "make " in commands and not (ROOT / ".venv" / ".ready").exists():
         pytest.skip("no .venv made by make; `make test` and `make readme` have one")
@@ -125,9 +132,13 @@ def test_every_readme_command_runs(block: Block) -> None:
 
 def test_every_command_block_says_how_it_is_checked() -> None:
     marks = ("check", "needs", "check elsewhere")
-    bare = [block.line for block in COMMANDS if block.mark.partition(": ")[0] not in marks]
+    bare = [
+        (block.page, block.line)
+        for block in COMMANDS
+        if block.mark.partition(": ")[0] not in marks
+    ]
     assert bare == []
-    assert COMMANDS
+    assert {block.page for block in COMMANDS} == {page.name for page in PAGES}
 
 
 def test_the_first_forty_lines_say_what_the_house_style_asks_for() -> None:
@@ -137,13 +148,14 @@ def test_the_first_forty_lines_say_what_the_house_style_asks_for() -> None:
 
 
 def test_links_and_pictures_of_the_page_exist() -> None:
-    targets = re.findall(r"\]\((?!https?:)([^)#]+)", README.read_text())
-    assert [target for target in targets if not (ROOT / target).exists()] == []
+    for page in PAGES:
+        targets = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
+        assert [target for target in targets if not (page.parent / target).exists()] == []
 
 
 def test_blocks_are_read_with_their_marks() -> None:
     text = "x\n<!-- needs: a -->\n```bash\nmake b\nmake c\n```\n```text\nno\n```\n"
-    assert [(b.mark, b.language, b.body) for b in read_blocks(text)] == [
+    assert [(b.mark, b.language, b.body) for b in read_blocks(text, "page")] == [
         ("needs: a", "bash", "make b\nmake c\n"),
         ("", "text", "no\n"),
     ]

@@ -6,9 +6,11 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from fakes import FakeEngine, FakePlanner, jpeg_bytes
+from tiny_bags import scene_start_ns, write_scene
 
 from clkd_core.data.bags import topics
 from clkd_core.data.bags.files import write_bag
@@ -27,6 +29,7 @@ from clkd_core.metrics.frames import FrameRow, Outcome, read_frames, write_frame
 from clkd_core.runtime import replay
 from clkd_core.runtime.bag_run import ReplayConfig, replay_bag
 from clkd_core.runtime.comparisons import write_comparisons
+from clkd_core.runtime.shuffled_bags import KeptFrames, answer_shuffled, choose_bag_sources
 from clkd_core.types import (
     CAMERAS,
     META_ACTIONS,
@@ -162,19 +165,102 @@ def test_comparisons_answer_the_same_keyframes_blank_and_by_ego_status(tmp_path:
     baseline = fit_ego_status_baseline([None], [None], [META_ACTIONS[3]], seed=0)
     baseline.save(checkpoint / "ego_status")
     write_comparisons(run, [bag], FakeEngine(META_ACTIONS[7]), checkpoint)
-    blank = read_frames(run / "frames_blank.csv")
-    by_ego = read_frames(run / "frames_ego_status.csv")
-    assert [row.answer for row in blank] == [META_ACTIONS[7]] * 3
-    assert [row.answer for row in by_ego] == [META_ACTIONS[3]] * 3
-    assert [row.stamp_ns for row in blank] == [row.stamp_ns for row in by_ego]
+    tables = {
+        name: read_frames(run / f"frames_{name}.csv")
+        for name in ("blank", "shuffled", "ego_status", "majority")
+    }
+    assert [row.answer for row in tables["blank"]] == [META_ACTIONS[7]] * 3
+    assert [row.answer for row in tables["shuffled"]] == [META_ACTIONS[7]] * 3
+    assert [row.answer for row in tables["ego_status"]] == [META_ACTIONS[3]] * 3
+    assert [row.answer for row in tables["majority"]] == [META_ACTIONS[3]] * 3
+    assert len({tuple(row.stamp_ns for row in rows) for rows in tables.values()}) == 1
+
+
+class SeeingEngine(FakeEngine):
+    """Keeps the first byte of the front image it was shown beside each stamp and speed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: list[tuple[int, float, int]] = []
+
+    def decide(self, frame: SurroundFrame, *, blank: bool = False) -> Decision:
+        image = frame.images["CAM_FRONT"]
+        pixels = image.pixels
+        if pixels is None:
+            pixels = cv2.imdecode(np.frombuffer(image.encoded, np.uint8), cv2.IMREAD_COLOR)
+        self.shown.append((frame.stamp_ns, frame.ego.speed_mps, round(pixels.mean() / 20)))
+        return super().decide(frame, blank=blank)
+
+
+def test_shuffled_keyframes_keep_their_speed_and_see_another_scene(tmp_path: Path) -> None:
+    bags = [write_scene(tmp_path / f"bag{number}", number) for number in (1, 2, 3)]
+    run = tmp_path / "run"
+    rows = [row for bag in bags for row in replay_bag(bag, FakeEngine())]
+    write_frames(run / "frames.csv", rows)
+    engine = SeeingEngine()
+    write_comparisons(run, bags, engine, tmp_path)
+    blank, shuffled = engine.shown[:9], engine.shown[9:]
+    assert [speed for _, speed, _ in blank] == [seen for *_, seen in blank]
+    assert [(stamp, speed) for stamp, speed, _ in shuffled] == [entry[:2] for entry in blank]
+    assert all(seen != speed for _, speed, seen in shuffled)
+    assert sorted(seen for *_, seen in shuffled) == [1] * 3 + [2] * 3 + [3] * 3
+    assert len(read_frames(run / "frames_shuffled.csv")) == 9
+
+
+def test_shuffled_images_follow_the_seed(tmp_path: Path) -> None:
+    bags = [write_scene(tmp_path / f"bag{number}", number) for number in range(1, 7)]
+    first, again, other = (choose_bag_sources(bags, seed=seed) for seed in (0, 0, 1))
+    assert first == again != other
+
+
+def test_keyframe_whose_source_has_no_images_is_dropped_and_says_why(tmp_path: Path) -> None:
+    bag = write_scene(tmp_path / "a", 1, keyframes=1)
+    sources = {scene_start_ns(1): (bag, 5)}
+    (row,) = answer_shuffled(bag, sources, FakeEngine())
+    assert row.outcome is Outcome.DROPPED and "no images of another keyframe" in row.reason
+
+
+def test_a_single_keyframe_has_no_shuffled_row(tmp_path: Path) -> None:
+    bag = write_scene(tmp_path / "a", 1, keyframes=1)
+    write_frames(tmp_path / "frames.csv", replay_bag(bag, FakeEngine()))
+    write_comparisons(tmp_path, [bag], FakeEngine(), tmp_path)
+    assert (tmp_path / "frames_blank.csv").is_file()
+    assert not (tmp_path / "frames_shuffled.csv").exists()
+
+
+def test_raw_images_wait_on_disk_and_come_back(tmp_path: Path) -> None:
+    kept = KeptFrames(tmp_path)
+    pixels = np.arange(36, dtype=np.uint8).reshape(3, 4, 3)
+    images = {"CAM_FRONT": CameraImage(stamp_ns=4, pixels=pixels)}
+    kept.add((tmp_path, 7), SurroundFrame(stamp_ns=4, images=images))
+    back = kept.frame((tmp_path, 7))
+    assert back is not None and kept.frame((tmp_path, 8)) is None
+    np.testing.assert_array_equal(back.images["CAM_FRONT"].pixels, pixels)
+
+
+def test_bag_of_somebody_else_is_replayed_through_a_mapping(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with write_bag(tmp_path / "bag") as bag:
+        for step in range(4):
+            now = START_NS + step * STEP_NS
+            msg = image_to_msg("CAM_FRONT", CameraImage(stamp_ns=now, encoded=jpeg_bytes()))
+            bag.write("/theirs/front", topics.COMPRESSED_IMAGE, now, msg)
+            ego = odometry_to_msg(EgoState(stamp_ns=now, speed_mps=5.0), Pose())
+            bag.write("/theirs/odom", topics.ODOMETRY_TYPE, now, ego)
+    mapping = tmp_path / "topics.yaml"
+    mapping.write_text("images: {CAM_FRONT: /theirs/front}\nodometry: /theirs/odom\n")
+    rows = run_direct(tmp_path, tmp_path / "bag", monkeypatch, "--topics", str(mapping))
+    assert len(rows) == 4 and all(row.answered and row.speed_mps == 5.0 for row in rows)
 
 
 def test_comparisons_of_an_unlabelled_run_leave_nothing_behind(tmp_path: Path) -> None:
     bag = write_drive(tmp_path / "bag", labelled=())
     write_frames(tmp_path / "frames.csv", replay_bag(bag, FakeEngine()))
-    (tmp_path / "frames_blank.csv").write_text("of an earlier run")
+    for name in ("frames_blank.csv", "frames_shuffled.csv", "frames_majority.csv"):
+        (tmp_path / name).write_text("of an earlier run")
     write_comparisons(tmp_path, [bag], FakeEngine(), tmp_path)
-    assert not (tmp_path / "frames_blank.csv").exists()
+    assert [path.name for path in tmp_path.glob("frames_*.csv")] == []
 
 
 class LoadedEngine(FakeEngine):
@@ -203,7 +289,13 @@ def test_direct_replay_writes_rows_report_and_metrics(
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["latency"]["response_ms"] == "not measured"
     assert metrics["rsdr"]["response_ms"] == "not measured"
-    assert set(metrics["actions"]) >= {"student", "majority", "blank"}
+    assert set(metrics["actions"]) >= {"student", "majority", "blank", "shuffled"}
+    assert metrics["collision"] == {
+        "planner": "not measured", "constant_velocity": "not measured", "ego_status": "not built",
+    }  # fmt: skip
+    assert metrics["texts"] == "no questions"
+    assert metrics["generated_decisions"] == "not generated"
+    assert "| Student |" in (tmp_path / "run" / "report.md").read_text()
     assert (tmp_path / "run" / "report.html").stat().st_size > 1000
 
 

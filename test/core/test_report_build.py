@@ -67,7 +67,12 @@ def test_an_unlabelled_run_has_words_and_never_zero(tmp_path: Path) -> None:
     metrics = build_report(write_run(tmp_path, rows, DIRECT))
     assert metrics["actions"] == metrics["cases"] == metrics["majority_answer"] == "not labelled"
     assert set(metrics["rsdr"].values()) == {"not labelled"}
-    assert metrics["l2_m"] == {"planner": "not labelled", "constant_velocity": "not labelled"}
+    assert metrics["l2_m"] == {
+        "planner": "not labelled", "constant_velocity": "not labelled", "ego_status": "not built",
+    }  # fmt: skip
+    assert metrics["generated_decisions"] == metrics["majority_of"] == "not labelled"
+    assert metrics["texts"] == "no questions"
+    assert "not labelled" in (tmp_path / "report.md").read_text()
     assert metrics["latency"]["response_ms"] == "not measured"
     assert metrics["latency"]["inference_ms"]["p50"] == 10.0
     assert "not labelled" in (tmp_path / "report.html").read_text()

@@ -106,7 +106,7 @@ def test_a_gallery_holds_the_chosen_frames_and_comes_back(tmp_path: Path) -> Non
     frames = (frame(row.stamp_ns + 1_000_000) for row in rows[:3])
     assert make_gallery(tmp_path, rows, frames, front_camera=CAMERA) == 3
     gallery = read_gallery(tmp_path)
-    assert set(gallery) == {row.stamp_ns for row in rows[:3]}
+    assert set(gallery) == {0, 1, 2}
     assert set(gallery[0]) == {"CAM_FRONT", "CAM_BACK"}
     pixels = cv2.imdecode(np.frombuffer(gallery[0]["CAM_FRONT"], np.uint8), cv2.IMREAD_COLOR)
     assert pixels.shape[1] == FRONT_WIDTH_PX

@@ -7,7 +7,8 @@ import pytest
 from report_rows import DIRECT, KEEP, LIVE, STOP, make_labelled_rows, make_row, with_plans
 
 from clkd_core.models.trajectories import constant_velocity_trajectory
-from clkd_core.report.scores import compute_latency_stats, score_run
+from clkd_core.report.scoring.scores import compute_latency_stats, score_run
+from clkd_core.report.scoring.words import why_no_l2, why_no_rsdr
 from clkd_core.types import EgoState
 
 
@@ -63,8 +64,8 @@ def test_without_labels_there_is_no_number_for_right_or_wrong() -> None:
     scores = score_run([make_row(number, None) for number in range(3)], LIVE)
     assert scores.actions is None
     assert scores.rsdr == {"inference_ms": None, "response_ms": None}
-    assert scores.why_no_rsdr() == "not labelled"
-    assert scores.why_no_l2("planner") == "not labelled"
+    assert why_no_rsdr(scores) == "not labelled"
+    assert why_no_l2(scores, "planner") == "not labelled"
     assert scores.latencies["response_ms"] is not None
     assert (scores.counts.frames, scores.counts.answered) == (3, 3)
 
@@ -73,7 +74,7 @@ def test_direct_replay_has_no_response_time() -> None:
     rows = [replace(row, response_ms=math.nan) for row in make_labelled_rows()]
     scores = score_run(rows, DIRECT)
     assert scores.rsdr["response_ms"] is None
-    assert scores.why_no_rsdr() == "not measured"
+    assert why_no_rsdr(scores) == "not measured"
     assert scores.latencies["response_ms"] is None
 
 
@@ -88,19 +89,19 @@ def test_planner_and_straight_line_are_scored_on_the_same_frames() -> None:
     rows = with_plans(make_labelled_rows())
     rows[0] = replace(rows[0], plan=None)
     scores = score_run(rows, LIVE)
-    assert scores.l2["planner"]["all"].frames == 9
-    assert scores.l2["constant_velocity"]["all"].frames == 9
-    assert scores.l2["planner"]["all"].horizon_m[3].value == pytest.approx(6.0)
-    assert scores.l2["planner"]["all"].average_m[3].value == pytest.approx(3.5)
-    assert scores.l2["constant_velocity"]["all"].horizon_m[3].value == pytest.approx(0.0)
+    assert scores.plans.l2["planner"]["all"].frames == 9
+    assert scores.plans.l2["constant_velocity"]["all"].frames == 9
+    assert scores.plans.l2["planner"]["all"].horizon_m[3].value == pytest.approx(6.0)
+    assert scores.plans.l2["planner"]["all"].average_m[3].value == pytest.approx(3.5)
+    assert scores.plans.l2["constant_velocity"]["all"].horizon_m[3].value == pytest.approx(0.0)
 
 
 def test_without_a_planner_the_straight_line_is_still_scored() -> None:
     rows = [replace(row, plan=None) for row in with_plans(make_labelled_rows())]
     scores = score_run(rows, LIVE)
-    assert "planner" not in scores.l2
-    assert scores.why_no_l2("planner") == "no planner"
-    assert scores.l2["constant_velocity"]["all"].frames == 10
+    assert "planner" not in scores.plans.l2
+    assert why_no_l2(scores, "planner") == "no planner"
+    assert scores.plans.l2["constant_velocity"]["all"].frames == 10
 
 
 def test_other_models_are_scored_beside_the_student() -> None:
@@ -135,7 +136,9 @@ def test_constant_velocity_turns_with_the_yaw_rate_and_goes_straight_without_one
     arc = constant_velocity_trajectory(ego)
     turning = replace(make_row(0), speed_mps=4.0, yaw_rate_radps=0.3, truth=arc)
     unknown = replace(turning, yaw_rate_radps=math.nan)
-    turned = score_run([turning], LIVE).l2["constant_velocity"]["all"].horizon_m[3].value
-    straight_on = score_run([unknown], LIVE).l2["constant_velocity"]["all"].horizon_m[3].value
+    turned = score_run([turning], LIVE).plans.l2["constant_velocity"]["all"].horizon_m[3].value
+    straight_on = (
+        score_run([unknown], LIVE).plans.l2["constant_velocity"]["all"].horizon_m[3].value
+    )
     assert turned == pytest.approx(0.0, abs=1e-5)
     assert straight_on > 1.0

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from clkd_core.errors import CheckpointError, FrameError
 from clkd_core.files import replace_folder
+from clkd_core.metrics.baselines.majority import majority_action
 from clkd_core.metrics.frames import FrameRow, Outcome
 from clkd_core.types import META_ACTIONS, EgoState, MetaAction, RouteCommand
 
@@ -35,8 +36,16 @@ _YAW_RATE_SCALE_RADPS = 0.3
 class EgoStatusBaseline:
     """A small MLP from speed, yaw rate and route command to the 20 actions; it sees no image."""
 
-    def __init__(self, network: nn.Sequential) -> None:
+    def __init__(self, network: nn.Sequential, majority: MetaAction | None = None) -> None:
+        """Take a fitted network.
+
+        Args:
+            network: from FEATURES numbers to the scores of the 20 actions.
+            majority: see :attr:`majority`.
+        """
         self._network = network.eval()
+        self.majority = majority
+        """The most frequent label it was fitted on; None where the folder is too old to say."""
 
     @torch.inference_mode()
     def predict(
@@ -52,7 +61,13 @@ class EgoStatusBaseline:
 
     def save(self, folder: Path) -> None:
         """Write ``model.safetensors`` and ``config.json`` into a folder of its own, atomically."""
-        config = {"family": FAMILY, "format_version": FORMAT_VERSION, "hidden": _HIDDEN}
+        config: dict[str, int | str] = {
+            "family": FAMILY,
+            "format_version": FORMAT_VERSION,
+            "hidden": _HIDDEN,
+        }
+        if self.majority is not None:
+            config["majority"] = self.majority.text
         with replace_folder(folder) as part:
             save_file(self._network.state_dict(), part / "model.safetensors")
             (part / "config.json").write_text(json.dumps(config, indent=2) + "\n")
@@ -74,6 +89,8 @@ class EgoStatusBaseline:
                 )
             network = _build_network(int(config["hidden"]))
             network.load_state_dict(load_file(folder / "model.safetensors"))
+            text = config.get("majority")
+            majority = None if text is None else MetaAction.from_text(text)
         except (
             OSError,
             ValueError,
@@ -84,7 +101,7 @@ class EgoStatusBaseline:
         ) as err:
             reason = " ".join(str(err).split())
             raise CheckpointError(f"{folder} is no {FAMILY}: {reason}") from err
-        return cls(network)
+        return cls(network, majority)
 
 
 def fit_ego_status_baseline(
@@ -113,30 +130,16 @@ def fit_ego_status_baseline(
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(nn.functional.cross_entropy(network(features), target))
         optimizer.step()
-    return EgoStatusBaseline(network)
+    return EgoStatusBaseline(network, majority_action(actions))
 
 
 def answer_by_ego_status(rows: Sequence[FrameRow], baseline: EgoStatusBaseline) -> list[FrameRow]:
     """The same frames answered by the baseline; only speed, yaw rate and command are read."""
     answers = baseline.predict([_ego_from_row(row) for row in rows], [row.command for row in rows])
     return [
-        replace(_bare(row), answer=answer, outcome=Outcome.ANSWERED)
+        replace(row.unanswered, answer=answer, outcome=Outcome.ANSWERED)
         for row, answer in zip(rows, answers, strict=True)
     ]
-
-
-def _bare(row: FrameRow) -> FrameRow:
-    """The frame and its label without anything that was answered or planned."""
-    return FrameRow(
-        scene=row.scene,
-        case_name=row.case_name,
-        stamp_ns=row.stamp_ns,
-        label=row.label,
-        speed_mps=row.speed_mps,
-        yaw_rate_radps=row.yaw_rate_radps,
-        command=row.command,
-        truth=row.truth,
-    )
 
 
 def _ego_from_row(row: FrameRow) -> EgoState | None:

@@ -8,7 +8,7 @@ from html import escape
 from clkd_core.metrics.frames import FrameRow
 from clkd_core.report.layout.plots import draw_birds_eye
 from clkd_core.report.pictures import FRONT
-from clkd_core.report.scores import NOT_MEASURED
+from clkd_core.report.scoring.words import NOT_MEASURED
 from clkd_core.types import CAMERAS, META_ACTIONS
 
 _PROBABILITIES_SHOWN = 4
@@ -18,12 +18,12 @@ Views = Mapping[str, bytes]
 
 
 def build_gallery(rows: Sequence[FrameRow], gallery: Mapping[int, Views]) -> str:
-    """Cards of all frames that have pictures, in the order of the rows; empty if none has."""
-    shown = [row for row in rows if row.stamp_ns in gallery]
+    """Cards of all rows that have pictures, by row number and in their order; empty if none."""
+    shown = {number: row for number, row in enumerate(rows) if number in gallery}
     if not shown:
         return ""
-    cards = "".join(_build_card(row, gallery[row.stamp_ns]) for row in shown)
-    labelled = any(row.label is not None for row in shown)
+    cards = "".join(_build_card(row, gallery[number]) for number, row in shown.items())
+    labelled = any(row.label is not None for row in shown.values())
     return f"{_build_filter() if labelled else ''}{cards}"
 
 

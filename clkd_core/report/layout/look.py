@@ -126,6 +126,7 @@ details summary{cursor:pointer;color:var(--accent)}
 .facts{display:grid;grid-template-columns:max-content minmax(0,1fr);gap:3px 18px;margin:0;
 font-size:.9rem}
 .facts dt{color:var(--soft)}
+.facts.said{padding:0 0 12px;margin:0 0 12px;border-bottom:1px solid var(--line)}
 .facts dd{margin:0;overflow-wrap:anywhere}
 code{font:.88em ui-monospace,"SF Mono",Menlo,"DejaVu Sans Mono",monospace}
 footer{color:var(--soft);font-size:.86rem;padding-bottom:48px}

@@ -10,10 +10,26 @@ from clkd_core.metrics.intervals import resampling_unit
 from clkd_core.report.layout import tables
 from clkd_core.report.layout.cards import Views, build_gallery
 from clkd_core.report.layout.look import STYLE
+from clkd_core.report.layout.plans import PLAN_WORDS, build_plan_tables
 from clkd_core.report.layout.plots import draw_histogram, draw_rsdr_curve
+from clkd_core.report.layout.texts import TEXT_WORDS, build_text_tables
 from clkd_core.report.provenance import Provenance
-from clkd_core.report.scores import NOT_LABELLED, NOT_MEASURED, LatencyStats, RunScores
+from clkd_core.report.scoring.scores import LatencyStats, RunScores
+from clkd_core.report.scoring.words import (
+    NO_QUESTIONS,
+    NOT_LABELLED,
+    NOT_MEASURED,
+    why_no_l2,
+    why_no_rsdr,
+)
 from clkd_core.types import PathAction, SpeedAction
+
+KINDS = {
+    "live": "live replay through the nodes, in real time",
+    "direct": "read directly, no transport",
+    "untimed": "read directly, time not measured",
+}
+"""What a run was, by its mode."""
 
 _CURVE_END_MS = 150
 
@@ -32,7 +48,7 @@ def build_page(
         rows: of the student.
         scores: of the same rows.
         provenance: of the run.
-        gallery: JPEG bytes by stamp and camera; may be empty.
+        gallery: JPEG bytes by row number and camera; may be empty.
         title: name of the run.
     """
     body = "".join(
@@ -45,6 +61,7 @@ def build_page(
             _time_section(rows, scores, provenance),
             _per_action_section(scores),
             _planner_section(scores),
+            _texts_section(scores),
             _gallery_section(rows, gallery),
             _provenance_section(provenance),
             "</main>",
@@ -62,18 +79,13 @@ def build_page(
 
 
 def _header(scores: RunScores, provenance: Provenance, title: str) -> str:
-    kind = (
-        "live replay through the nodes, in real time"
-        if provenance.mode == "live"
-        else "direct replay, no transport"
-    )
     bags = provenance.bag.split(", ")
     bag = Path(provenance.bag).name if len(bags) == 1 else f"{len(bags)} bags"
     return (
         f'<header><p class="brand">CLKD Drive</p><h1>{escape(title)}</h1>'
         f'<p class="lead">{escape(_lead(scores, provenance))}</p>'
-        f'<p class="meta">{escape(bag)} · {kind} · {escape(provenance.device)} · '
-        f"{escape(provenance.created)}</p></header>"
+        f'<p class="meta">{escape(bag)} · {KINDS[provenance.mode]} · '
+        f"{escape(provenance.device)} · {escape(provenance.created)}</p></header>"
     )
 
 
@@ -82,13 +94,14 @@ def _lead(scores: RunScores, provenance: Provenance) -> str:
     counts = scores.counts
     if scores.actions is None:
         return (
-            f"{counts.answered} of {counts.frames} frames were answered. The bag is not "
-            "labelled, so nothing is said about right or wrong."
+            f"{counts.answered} of {counts.frames} frames were answered. No action is labelled, "
+            "so nothing is said about right or wrong decisions."
         )
     beside = [
         f"{scores.actions[model]['all'].macro_f1.value:.2f} {words}"
         for model, words in (
             ("blank", "on blank images"),
+            ("shuffled", "on another scene's images"),
             ("ego_status", "from ego status alone"),
             ("majority", f"for always answering {scores.majority}"),
         )
@@ -153,7 +166,7 @@ def _rsdr_tile(scores: RunScores, provenance: Provenance, latency: str) -> str:
     name = f"RSDR at {provenance.deadline_ms:g} ms, {latency}"
     models = scores.rsdr[latency]
     if models is None:
-        return _tile(name, scores.why_no_rsdr(), "")
+        return _tile(name, why_no_rsdr(scores), "")
     student, majority = (
         models[model]["all"][provenance.deadline_ms].value for model in ("student", "majority")
     )
@@ -169,9 +182,9 @@ def _latency_tile(name: str, stats: LatencyStats | None) -> str:
 
 
 def _l2_tile(scores: RunScores) -> str:
-    if "planner" not in scores.l2:
-        return _tile("Planner's L2", scores.why_no_l2("planner"), "")
-    planner = scores.l2["planner"]["all"]
+    if "planner" not in scores.plans.l2:
+        return _tile("Planner's L2", why_no_l2(scores, "planner"), "")
+    planner = scores.plans.l2["planner"]["all"]
     return _tile(
         "Planner's L2, average to 3 s",
         f"{planner.average_m[3].value:.2f} m",
@@ -207,10 +220,15 @@ def _frames_section(scores: RunScores, provenance: Provenance) -> str:
         else f"{counts.frames} frames, not labelled."
     )
     held = "response_ms" if scores.response_measured else "inference_ms, as there is no transport"
+    late = (
+        "Time was not measured, so no answer is late."
+        if provenance.mode == "untimed"
+        else f"Late means after {provenance.deadline_ms:g} ms by {held}, or a repeated answer "
+        f"({counts.stale})."
+    )
     return _section(
         "Frames",
-        f"{kinds} Late means after {provenance.deadline_ms:g} ms by {held}, or a repeated answer "
-        f"({counts.stale}). {counts.degraded} answers were made with an input missing.",
+        f"{kinds} {late} {counts.degraded} answers were made with an input missing.",
         f'<div class="share" aria-hidden="true">{bar}</div><ul class="key">{key}</ul>'
         + (
             f"<h3>Counted on the way</h3><dl class='facts counts'>{counted}</dl>"
@@ -229,7 +247,7 @@ def _actions_section(rows: Sequence[FrameRow], scores: RunScores) -> str:
         "A frame without an answer of its own counts as wrong. Macro-F1 is the mean of the speed "
         "and the path macro over the actions that occur in the labels, drawn at the right on a "
         f"scale from 0 to 1. Small figures: 95 % bootstrap interval over {unit}s. The majority "
-        f"answer is {scores.majority}."
+        f"answer, {scores.majority}, is that of {scores.majority_of}."
     )
     if absent:
         words += f" Not run: {', '.join(absent)}."
@@ -237,6 +255,10 @@ def _actions_section(rows: Sequence[FrameRow], scores: RunScores) -> str:
 
 
 def _time_section(rows: Sequence[FrameRow], scores: RunScores, provenance: Provenance) -> str:
+    if provenance.mode == "untimed":
+        words = f"RSDR and latency: {NOT_MEASURED}, as many frames were answered at a time. "
+        words += "<code>clkd replay</code> and <code>clkd evaluate --time</code> measure them."
+        return _section("Is it in time?", words, "")
     known = {name: models for name, models in scores.rsdr.items() if models is not None}
     curve = ""
     if known:
@@ -269,7 +291,7 @@ def _time_section(rows: Sequence[FrameRow], scores: RunScores, provenance: Prove
 
 
 def _word(scores: RunScores) -> str:
-    return f'<p class="word">{scores.why_no_rsdr()}</p>'
+    return f'<p class="word">{why_no_rsdr(scores)}</p>'
 
 
 def _dense_curve(labelled: Sequence[FrameRow], latency: str) -> list[tuple[float, float]]:
@@ -304,19 +326,20 @@ def _per_action_section(scores: RunScores) -> str:
 
 
 def _planner_section(scores: RunScores) -> str:
-    if "planner" not in scores.l2 and not scores.has_truth:
-        return _section("Where would it go?", f"L2: {scores.why_no_l2('planner')}.", "")
-    return _section(
-        "Where would it go?",
-        "Distance between the planned and the driven path. Papers use two conventions: the mean "
-        "of all points up to the horizon, and the distance at the horizon; the first is the "
-        "smaller. Constant velocity goes straight ahead at the present speed.",
-        tables.build_l2_table(scores),
-    )
+    if "planner" not in scores.plans.l2 and not scores.has_truth:
+        return _section("Where would it go?", f"L2: {why_no_l2(scores, 'planner')}.", "")
+    return _section("Where would it go?", PLAN_WORDS, build_plan_tables(scores))
+
+
+def _texts_section(scores: RunScores) -> str:
+    texts = scores.texts
+    if not texts.by_kind and texts.decisions is None:
+        return _section("What does it say?", f"Answers in words: {NO_QUESTIONS}.", "")
+    return _section("What does it say?", TEXT_WORDS, build_text_tables(scores))
 
 
 def _gallery_section(rows: Sequence[FrameRow], gallery: Mapping[int, Views]) -> str:
-    shown = [row for row in rows if row.stamp_ns in gallery]
+    shown = [row for number, row in enumerate(rows) if number in gallery]
     if not shown:
         return ""
     words = "Spread over the whole run. The map at the side has a ring every 10 m."
@@ -334,7 +357,7 @@ def _gallery_section(rows: Sequence[FrameRow], gallery: Mapping[int, Views]) -> 
         )
         if any(path)
     )
-    cards = build_gallery(shown, gallery)
+    cards = build_gallery(rows, gallery)
     return _section("What it saw", words, f'<ul class="key">{key}</ul>{cards}', name="frames")
 
 
@@ -342,7 +365,7 @@ def _provenance_section(provenance: Provenance) -> str:
     facts = {
         "Command": provenance.command,
         "Checkpoint": provenance.checkpoint,
-        "Bag": provenance.bag,
+        "Input": provenance.bag,
         "Device": provenance.device,
         "Revision": provenance.git_revision,
         "Versions": ", ".join(f"{name} {text}" for name, text in provenance.versions.items()),

@@ -9,14 +9,16 @@ from numpy.typing import NDArray
 
 from clkd_core.metrics.decisions.meta_action import ActionScores
 from clkd_core.metrics.intervals import Interval
-from clkd_core.metrics.plans.l2 import HORIZONS_S
 from clkd_core.report.layout.plots import draw_whisker
-from clkd_core.report.scores import CASES, LATENCIES, NOT_MEASURED, RunScores
+from clkd_core.report.scoring.cases import CASES
+from clkd_core.report.scoring.scores import LATENCIES, RunScores
+from clkd_core.report.scoring.words import NOT_MEASURED, why_no_rsdr
 from clkd_core.types import PathAction, SpeedAction
 
 MODELS = {
     "student": "Student",
     "blank": "Same student, blank images",
+    "shuffled": "Same student, another scene's images",
     "ego_status": "Ego status only, no images",
     "majority": "Majority answer",
 }
@@ -58,7 +60,7 @@ def build_rsdr_table(scores: RunScores) -> str:
     deadlines: Sequence[float] = ()
     for latency, models in scores.rsdr.items():
         if models is None:
-            rows.append(_word_row(latency, scores.why_no_rsdr(), 4))
+            rows.append(word_row(latency, why_no_rsdr(scores), 4))
             continue
         for case, curve in models["student"].items():
             deadlines = list(curve)
@@ -79,32 +81,12 @@ def build_latency_table(scores: RunScores) -> str:
         stats = scores.latencies.get(name)
         words = escape(LATENCY_WORDS[name])
         if stats is None:
-            rows.append(_word_row(words, NOT_MEASURED, 5))
+            rows.append(word_row(words, NOT_MEASURED, 5))
             continue
         numbers = (stats.p50, stats.p95, stats.p99, stats.largest)
         cells = "".join(f"<td>{value:.1f}</td>" for value in numbers)
         rows.append(f'<tr><th scope="row">{words}</th>{cells}<td>{stats.frames}</td></tr>')
     return build_table(["", "p50", "p95", "p99", "largest", "frames"], rows)
-
-
-def build_l2_table(scores: RunScores) -> str:
-    """L2 of planner and straight line, both conventions, regular, corner and all."""
-    head = ["", "frames"]
-    head += [f"average to {s} s<br>VAD, ST-P3" for s in HORIZONS_S]
-    head += [f"at {s} s<br>UniAD" for s in HORIZONS_S]
-    rows = []
-    for model, name in (("planner", "Planner"), ("constant_velocity", "Constant velocity")):
-        if model not in scores.l2:
-            rows.append(_word_row(name, scores.why_no_l2(model), 7))
-            continue
-        for case, each in scores.l2[model].items():
-            intervals = [*each.average_m.values(), *each.horizon_m.values()]
-            cells = "".join(f"<td>{metres_cell(interval)}</td>" for interval in intervals)
-            main = ' class="main"' if (model, case) == ("planner", "all") else ""
-            rows.append(
-                f'<tr{main}><th scope="row">{name}, {case}</th><td>{each.frames}</td>{cells}</tr>'
-            )
-    return build_table(head, rows)
 
 
 def build_f1_table(student: Mapping[str, ActionScores]) -> str:
@@ -162,6 +144,11 @@ def metres_cell(interval: Interval) -> str:
     return _cell(f"{interval.value:.2f} m", f"{interval.low:.2f}", f"{interval.high:.2f}")
 
 
+def word_row(name: str, words: str, columns: int) -> str:
+    """A row of one word across its columns, in place of numbers that nobody can know."""
+    return f'<tr><th scope="row">{name}</th><td class="word" colspan="{columns}">{words}</td></tr>'
+
+
 def _cell(value: str, low: str, high: str) -> str:
     return f"{value}<small>{low}&ndash;{high}</small>"
 
@@ -181,10 +168,6 @@ def _action_row(name: str, cases: Mapping[str, ActionScores], *, main: bool) -> 
 def _first_known(scores: RunScores) -> Mapping[str, Mapping[float, Interval]] | None:
     known = [models["majority"] for models in scores.rsdr.values() if models is not None]
     return known[0] if known else None
-
-
-def _word_row(name: str, words: str, columns: int) -> str:
-    return f'<tr><th scope="row">{name}</th><td class="word" colspan="{columns}">{words}</td></tr>'
 
 
 def _f1_words(scores: ActionScores, action: SpeedAction | PathAction) -> str:

@@ -1,30 +1,28 @@
-"""From rows to scores: every number of a report, before any of it is laid out.
+"""From rows and answers to scores: every number of a report, before any of it is laid out.
 
-What cannot be known has no number: it is None here, and ``not labelled``, ``no planner`` or
-``not measured`` in ``metrics.json`` and on the page.
+What cannot be known has no number: it is None or absent here, and a word of ``words`` in
+``metrics.json``, in ``report.md`` and on the page.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from clkd_core.metrics.baselines.majority import majority_action
+from clkd_core.metrics.baselines.majority import answer_by_majority, majority_action
 from clkd_core.metrics.decisions.meta_action import ActionScores, score_actions
 from clkd_core.metrics.decisions.rsdr import DEADLINES_MS, rsdr_curve
-from clkd_core.metrics.frames import FrameRow, Outcome, compute_point_distances
+from clkd_core.metrics.frames import FrameRow, Outcome
 from clkd_core.metrics.intervals import Interval
-from clkd_core.metrics.plans.l2 import L2Scores, score_l2
-from clkd_core.models.trajectories import constant_velocity_trajectory
+from clkd_core.metrics.texts.published import published_scores
 from clkd_core.report.provenance import Provenance
-from clkd_core.types import EgoState, Trajectory
+from clkd_core.report.scoring.answers import TextAnswer
+from clkd_core.report.scoring.cases import CASES, rows_of_case
+from clkd_core.report.scoring.plans import PlanScores, score_plans
+from clkd_core.report.scoring.published import Publish
+from clkd_core.report.scoring.texts import RunTexts, score_answers
 
-NOT_LABELLED = "not labelled"
-NOT_MEASURED = "not measured"
-NO_PLANNER = "no planner"
-
-CASES = ("regular", "corner", "all")
 LATENCIES = ("inference_ms", "response_ms", "node_response_ms", "plan_inference_ms")
 RSDR_LATENCIES = ("inference_ms", "response_ms")
 PERCENTILES = (50, 95, 99)
@@ -65,7 +63,7 @@ class LatencyStats:
 
 @dataclass(frozen=True, kw_only=True)
 class RunScores:
-    """All that a run says. By model: student, majority, ego_status, blank; by case: see CASES."""
+    """All that a run says. By model: see MODELS; by case: see CASES."""
 
     counts: FrameCounts
     actions: Mapping[str, Mapping[str, ActionScores]] | None
@@ -74,12 +72,16 @@ class RunScores:
     """Frames and right answers of each case name, regular included; empty if unlabelled."""
     majority: str
     """The text of the majority answer, empty if unlabelled."""
+    majority_of: str
+    """Whose majority it is: the training labels' where they are known, else the run's own."""
     rsdr: Mapping[str, Mapping[str, Mapping[str, Curve]] | None]
     """By latency, model and case; None where that latency was not measured or no label is."""
     latencies: Mapping[str, LatencyStats | None]
     """By name; None where it was not measured."""
-    l2: Mapping[str, Mapping[str, L2Scores]]
-    """By model (planner, constant_velocity) and case; a model that cannot be scored is absent."""
+    plans: PlanScores
+    """L2 and collisions of planner and constant velocity."""
+    texts: RunTexts
+    """What was said in words."""
     has_truth: bool
     """At least one frame says where the vehicle went."""
     has_plans: bool
@@ -87,58 +89,57 @@ class RunScores:
     response_measured: bool
     """There was a transport; without one response_ms means nothing."""
 
-    def why_no_l2(self, model: str) -> str:
-        """The words that stand where the L2 of a model that is not in ``l2`` would be."""
-        if not self.has_truth:
-            return NOT_LABELLED
-        return NO_PLANNER if model == "planner" and not self.has_plans else NOT_MEASURED
-
-    def why_no_rsdr(self) -> str:
-        """The words that stand where an RSDR that is None would be."""
-        return NOT_LABELLED if self.actions is None else NOT_MEASURED
-
 
 def score_run(
     rows: Sequence[FrameRow],
     provenance: Provenance,
     *,
     others: Mapping[str, Sequence[FrameRow]] | None = None,
+    answers: Sequence[TextAnswer] = (),
+    publish: Publish = published_scores,
 ) -> RunScores:
     """Score a run.
 
     Args:
         rows: of the student; at least one.
         provenance: of the run.
-        others: rows of the same keyframes answered by something else, by model name.
+        others: rows of the same keyframes answered by something else, by model name. Where
+            ``majority`` is not among them, the majority of the run's own labels answers.
+        answers: what was generated in words; the decisions in the order of the labelled rows.
+        publish: computes the published scores of texts.
 
     Raises:
         ValueError: there is no row.
+        DataError: the generated decisions are not those of the labelled rows.
     """
     if not rows:
         raise ValueError("no row to score")
     labelled = [row for row in rows if row.label is not None]
     models = _rows_by_model(labelled, others or {}) if labelled else {}
-    measured = provenance.mode == "live"
+    measured = {
+        "inference_ms": provenance.mode != "untimed",
+        "response_ms": provenance.mode == "live",
+    }
     return RunScores(
         counts=_count(rows),
-        actions=_by_model(models, provenance.seed, _score_actions) if labelled else None,
+        actions=score_models(models, seed=provenance.seed) if labelled else None,
         by_case_name=_count_by_case_name(labelled),
-        majority=majority_action(row.label for row in labelled if row.label).text
-        if labelled
-        else "",
+        majority=_text_of(models["majority"][0]) if labelled else "",
+        majority_of="the training labels" if "majority" in (others or {}) else "these labels",
         rsdr={
             latency: _score_rsdr(models, latency, provenance)
-            if labelled and (latency == "inference_ms" or measured)
+            if labelled and measured[latency]
             else None
             for latency in RSDR_LATENCIES
         },
         latencies={
             name: compute_latency_stats([getattr(row, name) for row in rows]) for name in LATENCIES
         },
-        l2=_score_plans(rows, provenance.seed),
+        plans=score_plans(rows, provenance.seed),
+        texts=score_answers(answers, labelled, provenance.seed, publish),
         has_truth=any(row.truth is not None for row in rows),
         has_plans=any(row.plan is not None for row in rows),
-        response_measured=measured,
+        response_measured=measured["response_ms"],
     )
 
 
@@ -151,9 +152,15 @@ def compute_latency_stats(latency_ms: Sequence[float]) -> LatencyStats | None:
     return LatencyStats(frames=known.size, p50=p50, p95=p95, p99=p99, largest=float(known.max()))
 
 
-def rows_of_case(rows: Sequence[FrameRow], case: str) -> list[FrameRow]:
-    """The rows of ``regular``, ``corner`` or ``all``."""
-    return [row for row in rows if case == "all" or row.corner is (case == "corner")]
+def score_models(
+    models: Mapping[str, Sequence[FrameRow]], *, seed: int
+) -> dict[str, dict[str, ActionScores]]:
+    """Score labelled rows by model and by case; a case without rows is absent."""
+    scores: dict[str, dict[str, ActionScores]] = {}
+    for model, rows in models.items():
+        parts = {case: rows_of_case(rows, case) for case in CASES}
+        scores[model] = {case: _score_actions(part, seed) for case, part in parts.items() if part}
+    return scores
 
 
 def _count(rows: Sequence[FrameRow]) -> FrameCounts:
@@ -185,10 +192,7 @@ def _rows_by_model(
     labelled: Sequence[FrameRow], others: Mapping[str, Sequence[FrameRow]]
 ) -> dict[str, list[FrameRow]]:
     majority = majority_action(row.label for row in labelled if row.label)
-    constant = [
-        replace(row, answer=majority, stale=False, inference_ms=0.0, response_ms=0.0)
-        for row in labelled
-    ]
+    constant = answer_by_majority(labelled, majority)
     models = {"student": list(labelled), "majority": constant}
     for name, rows in others.items():
         kept = [row for row in rows if row.label is not None]
@@ -197,17 +201,8 @@ def _rows_by_model(
     return models
 
 
-Score = Callable[[Sequence[FrameRow], int], ActionScores]
-
-
-def _by_model(
-    models: Mapping[str, Sequence[FrameRow]], seed: int, score: Score
-) -> dict[str, dict[str, ActionScores]]:
-    scores: dict[str, dict[str, ActionScores]] = {}
-    for model, rows in models.items():
-        parts = {case: rows_of_case(rows, case) for case in CASES}
-        scores[model] = {case: score(part, seed) for case, part in parts.items() if part}
-    return scores
+def _text_of(row: FrameRow) -> str:
+    return row.answer.text if row.answer else ""
 
 
 def _score_actions(rows: Sequence[FrameRow], seed: int) -> ActionScores:
@@ -238,37 +233,3 @@ def _score_rsdr(
             if part
         }
     return curves
-
-
-def _constant_velocity(row: FrameRow) -> Trajectory:
-    """At today's speed and rate of turn; straight ahead where no rate is known."""
-    yaw_rate = row.yaw_rate_radps if math.isfinite(row.yaw_rate_radps) else 0.0
-    return constant_velocity_trajectory(
-        EgoState(stamp_ns=row.stamp_ns, speed_mps=row.speed_mps, yaw_rate_radps=yaw_rate)
-    )
-
-
-def _score_plans(rows: Sequence[FrameRow], seed: int) -> dict[str, dict[str, L2Scores]]:
-    """Constant velocity is scored on the planner's frames, or on all where nothing planned."""
-    planned = [row for row in rows if row.point_distances_m is not None]
-    comparable = [
-        row for row in planned or rows if row.truth is not None and math.isfinite(row.speed_mps)
-    ]
-    steady = [replace(row, plan=_constant_velocity(row)) for row in comparable]
-    models = {"planner": planned, "constant_velocity": steady}
-    return {
-        model: {
-            case: _score_l2(part, seed)
-            for case in CASES
-            if (part := rows_of_case(model_rows, case))
-        }
-        for model, model_rows in models.items()
-        if model_rows
-    }
-
-
-def _score_l2(rows: Sequence[FrameRow], seed: int) -> L2Scores:
-    distances = [
-        compute_point_distances(row.plan, row.truth) for row in rows if row.plan and row.truth
-    ]
-    return score_l2(distances, clusters=[row.scene for row in rows], seed=seed)

@@ -1,0 +1,1 @@
+"""A checkpoint judged on a set or on bags: many tasks, every baseline, one report."""

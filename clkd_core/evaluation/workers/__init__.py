@@ -1,0 +1,1 @@
+"""Who does the tasks: this process, processes beside it, or a Ray cluster."""
