@@ -15,7 +15,7 @@ from torch import Tensor
 from clkd_core.config import save_config
 from clkd_core.data.keyframes import Keyframe
 from clkd_core.data.labels import lidar_from_ego, meta_action_from_future
-from clkd_core.data.sidecar import load_keyframes, subset_of
+from clkd_core.data.sidecar import action_indices, load_keyframes, subset_of
 from clkd_core.data.sidecar_images import list_image_files, refuse_missing, stat_image_files
 from clkd_core.files import replace_folder
 from clkd_core.models.planner import NO_ACTION, NO_COMMAND, Planner, PlannerConfig, PlannerInputs
@@ -139,10 +139,12 @@ def drop_inputs(
 
 
 def _thinned(keyframes: Sequence[Keyframe], limit: int | None) -> Sequence[Keyframe]:
-    if limit is None or len(keyframes) <= limit:
+    """At most ``limit`` keyframes with a label, evenly spread."""
+    labelled = np.flatnonzero(action_indices(keyframes) >= 0)
+    if limit is None or len(labelled) <= limit:
         return keyframes
-    picks = np.linspace(0, len(keyframes) - 1, limit).round().astype(np.int64)
-    return subset_of(keyframes, picks)
+    picks = np.linspace(0, len(labelled) - 1, limit).round().astype(np.int64)
+    return subset_of(keyframes, labelled[picks])
 
 
 def _batches(size: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 from fakes import jpeg_bytes
+from tiny_vlm import SQUARES_VERSION, write_squares
 
 from clkd_core.cli import main
 from clkd_core.data.keyframes import Keyframe
 from clkd_core.data.labels import lidar_from_ego, meta_action_from_future
 from clkd_core.data.prompts import plan_question
-from clkd_core.data.sidecar import keyframe_to_json
+from clkd_core.data.sidecar import keyframe_to_json, load_keyframes
 from clkd_core.models.checkpoint import save_checkpoint
 from clkd_core.models.llama_vlm import LanguageConfig, LlamaVlm, LlamaVlmConfig
 from clkd_core.models.planner import NO_ACTION, NO_COMMAND, PlannerConfig, build_inputs
@@ -273,10 +274,15 @@ def test_a_broken_training_image_is_named(
     assert "keyframe train0 of train-0: " in err and "CAM_BACK: 8 bytes" in err
 
 
-def test_at_most_max_keyframes_are_learnt_from() -> None:
+def test_at_most_max_keyframes_are_learnt_from_and_none_of_them_unlabelled(tmp_path: Path) -> None:
     from clkd_core.planner_training.train import _thinned
 
-    assert _thinned(list(range(10)), 4) == [0, 3, 6, 9]  # type: ignore[arg-type]
-    assert _thinned(list(range(3)), 4) == [0, 1, 2]  # type: ignore[arg-type]
+    write_squares(tmp_path, train=10, val=1)
+    labelled = list(load_keyframes(tmp_path, SQUARES_VERSION, "train"))
+    twins = [replace(keyframe, action=None, future=None) for keyframe in labelled]
+    mixed = [one for pair in zip(labelled, twins, strict=True) for one in pair]
+    picked = [id(keyframe) for keyframe in _thinned(mixed, 4)]
+    assert picked == [id(labelled[place]) for place in (0, 3, 6, 9)]
+    assert _thinned(mixed, 10) is mixed
     with pytest.raises(ValueError, match="max_keyframes is 0"):
         PlannerDataConfig(max_keyframes=0)
