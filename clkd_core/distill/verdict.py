@@ -22,6 +22,9 @@ from clkd_core.types import MetaAction
 
 log = logging.getLogger(__name__)
 
+NOT_LABELLED = "No validation keyframe has a plan; `clkd evaluate` scores their answers in words."
+"""In place of a table, where the validation split holds questions only."""
+
 
 def write_verdict(
     config: TrainConfig,
@@ -36,10 +39,10 @@ def write_verdict(
     table: list[Judged] = []
     baseline = None
     if labels:
-        labelled = list(subset_of(everything.keyframes, np.flatnonzero(known >= 0)))
-        baseline = fit_ego_status_baseline(
-            [k.ego for k in labelled], [k.command for k in labelled], labels, seed=config.seed
-        )
+        labelled = subset_of(everything.keyframes, np.flatnonzero(known >= 0))
+        status = [(k.ego, k.command) for k in labelled]  # the keyframes themselves stay on disk
+        egos, commands = [ego for ego, _ in status], [command for _, command in status]
+        baseline = fit_ego_status_baseline(egos, commands, labels, seed=config.seed)
         if config.distill is not None:
             baseline.save(config.out / "student" / "ego_status")
     else:
@@ -58,7 +61,8 @@ def write_verdict(
     write_curves(lines, config.out / "curves.png")
     parameters = {name: count_parameters(model) for name, model in models.items()}  # type: ignore[arg-type]
     versions = collect_versions(str(device))
-    write_report(config.out / "report.md", parameters, table, lines, versions)
+    why_empty = {"why_empty": NOT_LABELLED} if unseen is not None else {}
+    write_report(config.out / "report.md", parameters, table, lines, versions, **why_empty)
     done = Progress("done", 0, config_to_dict(config))
     save_state(config.out / "state", {}, {}, done, keep=config.keep_states)
     shutil.rmtree(config.out / "cache", ignore_errors=True)  # served resuming; hundreds of MB

@@ -41,16 +41,31 @@ def test_every_model_is_judged_with_its_own_no_and_others_images(samples: Sample
     assert {row.cases for row in table} == {"all", "regular", "corner"}
 
 
-def test_shuffled_views_are_those_of_the_sources(samples: SampleSet) -> None:
-    model = tiny_model()
-    own = decide_all(model, samples, device=CPU, bf16=False)
-    same = decide_all(model, samples, device=CPU, bf16=False, sources=np.arange(12))
-    assert own == same
-    turned = np.roll(np.arange(12), 5)
-    shown = replace(samples, places=samples.places[turned])
-    assert decide_all(model, shown, device=CPU, bf16=False) == decide_all(
-        model, samples, device=CPU, bf16=False, sources=turned
-    )
+class Looking:
+    """A tiny model that keeps what it was shown, as one number a keyframe."""
+
+    def __init__(self) -> None:
+        self._model = tiny_model()
+        self.shown: list[float] = []
+
+    def encode_views(self, views: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        self.shown += views.double().mean(dim=(1, 2, 3, 4)).tolist()
+        return self._model.encode_views(views, present)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._model, name)
+
+
+def test_blank_views_are_black_and_shuffled_ones_are_those_of_the_sources(
+    samples: SampleSet,
+) -> None:
+    own, blank, turned = Looking(), Looking(), Looking()
+    places = np.roll(np.arange(12), 5)
+    decide_all(own, samples, device=CPU, bf16=False)
+    decide_all(blank, samples, device=CPU, bf16=False, blank=True)
+    decide_all(turned, samples, device=CPU, bf16=False, sources=places)
+    assert len(set(own.shown)) == 12 and set(blank.shown) == {0.0}
+    assert turned.shown == [own.shown[place] for place in places]
 
 
 def test_without_training_labels_the_samples_own_majority_answers(samples: SampleSet) -> None:

@@ -228,6 +228,8 @@ def test_set_without_labels_has_text_scores_and_says_not_labelled(
         return replace(keyframe, action=None, future=None, ego=None, command=None)
 
     root = set_with(squares, tmp_path / "set", strip)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "frames_blank.csv").write_text("of an earlier run")
     metrics = evaluate(tmp_path / "run", student, "--data", root)
     assert metrics["actions"] == metrics["generated_decisions"] == "not labelled"
     assert metrics["texts"]["all"]["all"]["questions"] == 10

@@ -6,9 +6,11 @@ from dataclasses import replace
 import pytest
 from report_rows import DIRECT, KEEP, LIVE, STOP, make_labelled_rows, make_row, with_plans
 
+from clkd_core.metrics.baselines.majority import answer_by_majority
+from clkd_core.metrics.frames import FrameRow
 from clkd_core.models.trajectories import constant_velocity_trajectory
 from clkd_core.report.scoring.scores import compute_latency_stats, score_run
-from clkd_core.report.scoring.words import why_no_l2, why_no_rsdr
+from clkd_core.report.scoring.words import why_no_collisions, why_no_l2, why_no_rsdr
 from clkd_core.types import EgoState
 
 
@@ -136,9 +138,52 @@ def test_constant_velocity_turns_with_the_yaw_rate_and_goes_straight_without_one
     arc = constant_velocity_trajectory(ego)
     turning = replace(make_row(0), speed_mps=4.0, yaw_rate_radps=0.3, truth=arc)
     unknown = replace(turning, yaw_rate_radps=math.nan)
-    turned = score_run([turning], LIVE).plans.l2["constant_velocity"]["all"].horizon_m[3].value
-    straight_on = (
-        score_run([unknown], LIVE).plans.l2["constant_velocity"]["all"].horizon_m[3].value
+    turned, straight_on = (
+        score_run([row], LIVE).plans.l2["constant_velocity"]["all"].horizon_m[3].value
+        for row in (turning, unknown)
     )
     assert turned == pytest.approx(0.0, abs=1e-5)
     assert straight_on > 1.0
+
+
+def test_training_labels_majority_answers_where_it_is_known() -> None:
+    rows = make_labelled_rows()
+    own = score_run(rows, LIVE)
+    assert (own.majority, own.majority_of) == (KEEP.text, "these labels")
+    known = score_run(rows, LIVE, others={"majority": answer_by_majority(rows, STOP)})
+    assert (known.majority, known.majority_of) == (STOP.text, "the training labels")
+    assert known.actions is not None
+    assert known.actions["majority"]["all"].accuracy.value == pytest.approx(0.4)
+
+
+def test_run_that_nobody_timed_has_no_rsdr_and_no_late_answer() -> None:
+    untimed = {"inference_ms": math.nan, "response_ms": math.nan}
+    rows = [replace(row, **untimed) for row in make_labelled_rows()]
+    scores = score_run(rows, replace(LIVE, mode="untimed"))
+    assert scores.rsdr == {"inference_ms": None, "response_ms": None}
+    assert why_no_rsdr(scores) == "not measured"
+    assert set(scores.latencies.values()) == {None}
+
+
+def collided(row: FrameRow, *, truth: bool) -> FrameRow:
+    """The plan collides in its last second; so does the truth if ``truth``."""
+    late = (False, False, False, False, True, True)
+    return replace(
+        row, plan_collisions=late, steady_collisions=(False,) * 6,
+        true_collisions=late if truth else (False,) * 6,
+    )  # fmt: skip
+
+
+def test_collisions_count_where_agents_are_known_unless_the_truth_collides_too() -> None:
+    planned = with_plans(make_labelled_rows())
+    rows = [collided(row, truth=number < 2) for number, row in enumerate(planned[:8])]
+    plans = score_run([*rows, *planned[8:]], LIVE).plans
+    hits = plans.collisions["planner"]["all"]
+    assert (hits.frames, hits.excused_steps) == (8, 4)
+    assert hits.horizon_frac[3].value == pytest.approx(6 / 8)
+    assert hits.average_frac[3].value == pytest.approx(6 / 8 * 2 / 6)
+    assert hits.horizon_frac[2].value == 0.0
+    assert plans.collisions["constant_velocity"]["all"].horizon_frac[3].value == 0.0
+    assert score_run(planned, LIVE).plans.collisions == {}
+    assert why_no_collisions(score_run(planned, LIVE), "planner") == "not measured"
+    assert why_no_l2(score_run(planned, LIVE), "ego_status") == "not built"

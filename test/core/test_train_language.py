@@ -38,4 +38,4 @@ def test_set_without_plans_is_distilled_to_the_end(tmp_path: Path, family: str) 
     assert load_vlm(train(config)).image_size == (36, 64)
     lines = read_metrics(config.out / "metrics.jsonl")
     assert [line["stage"] for line in lines] == ["teacher"] * 2 + ["distill"] * 2
-    assert (config.out / "report.md").is_file()
+    assert "scores their answers in words" in (config.out / "report.md").read_text()

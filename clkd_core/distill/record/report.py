@@ -91,6 +91,8 @@ def write_report(
     table: Sequence[Judged],
     metrics: Sequence[Mapping[str, Any]],
     versions: Mapping[str, str],
+    *,
+    why_empty: str = "No validation split was there to judge on.",
 ) -> None:
     """Write ``report.md`` for people and ``results.json`` beside it for programs.
 
@@ -102,6 +104,7 @@ def write_report(
         table: what :func:`clkd_core.distill.evaluate.judge` gave; empty without validation data.
         metrics: lines of ``metrics.jsonl``.
         versions: from :func:`clkd_core.distill.record.versions.collect_versions`.
+        why_empty: what stands in the place of an empty table.
 
     Raises:
         DataError: the folder cannot be written.
@@ -110,7 +113,7 @@ def write_report(
     lines = ["# Training run", "", "| model | parameters | active |", "|---|---:|---:|"]
     lines += [f"| {name} | {all_:,} | {active:,} |" for name, (all_, active) in parameters.items()]
     lines += ["", "## Unseen drives", ""]
-    lines += _table_lines(rows) or ["No validation split was there to judge on."]
+    lines += _table_lines(rows) or [why_empty]
     if (path.parent / CURVES_FILE).is_file():
         lines += ["", "## Course", "", f"![Curves of the run]({CURVES_FILE})"]
     lines += ["", "## Last step of each stage", ""]

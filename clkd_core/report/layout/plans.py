@@ -20,13 +20,12 @@ CONVENTIONS = ("VAD, ST-P3", "UniAD")
 """The mean of the points up to the horizon, and the point at the horizon."""
 
 PLAN_WORDS = (
-    "Distance between the planned and the driven path, and the share of frames whose plan "
-    "touches another road user. Papers use two conventions: the mean of all points up to the "
-    "horizon, and the value at the horizon; the first is the smaller. Constant velocity keeps "
-    "speed and rate of turn. Steps at which the driven path collides, too, are excused, as in the "
-    "papers; boxes are rotated and tested exactly, and not drawn into a grid as there. Networks "
-    "that see only the ego state rival planners on such "
-    "numbers (arXiv 2312.03031)."
+    "Distance between the planned and the driven path, and the share of plans that touch another "
+    "road user. Papers use two conventions: the mean of all points up to the horizon, and the "
+    "value at the horizon. Constant velocity keeps speed and rate of turn. Where the driven path "
+    "collides, too, a collision is excused, as in the papers; boxes are rotated and tested "
+    "exactly, and not drawn into a grid as there. Networks that see only the ego state rival "
+    "planners on such numbers (arXiv 2312.03031)."
 )
 
 
