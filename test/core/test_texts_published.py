@@ -51,6 +51,8 @@ def reason_of(result: PublishedScores | NotComputed) -> str:
 def test_without_java_and_the_package_both_are_named_with_the_lines_to_install_them(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    for name in [name for name in sys.modules if name.startswith("pycocoevalcap.")]:
+        monkeypatch.delitem(sys.modules, name)  # what an earlier test imported
     monkeypatch.setitem(sys.modules, "pycocoevalcap", None)  # as if it were not installed
     monkeypatch.setenv("PATH", str(tmp_path))
     reason = reason_of(published_scores(["a car"], ["a bus"]))
