@@ -5,12 +5,12 @@ import json
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from page_outline import Outline
 
 from clkd_core.cli import EXIT_EXPECTED_FAILURE, run_guarded
 from clkd_core.distill.record import compare as compare_module
@@ -29,33 +29,6 @@ from clkd_core.errors import ConfigError, DataError
 from clkd_core.metrics.intervals import Interval
 
 NASTY = "<script>alert('x')</script>|`[a](b)"
-VOID = {"meta", "img", "br", "line", "circle"}
-
-
-class Outline(HTMLParser):
-    """Tags, text and links; fails on tags that do not match."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.text = ""
-        self.links: list[str] = []
-        self._open: list[str] = []
-        self.feed(page)
-        assert not self._open, self._open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.links += [value or "" for name, value in attrs if name in ("src", "href", "data")]
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in VOID:
-            assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data + " "
 
 
 def make_run(

@@ -187,7 +187,7 @@ def folder(tmp_path: Path) -> Path:
         "samples/CAM_FRONT/a.jpg",
         "./data/nuscenes/samples/CAM_FRONT/a.jpg",
         "../data/nuscenes/samples/CAM_FRONT/a.jpg",
-        "/home/else/nuscenes//samples/CAM_FRONT/a.jpg",
+        "/elsewhere/nuscenes//samples/CAM_FRONT/a.jpg",
         "CAM_FRONT/samples/CAM_FRONT/a.jpg",
     ],
 )
