@@ -1,8 +1,10 @@
 """The end of a process: what was written is out, nothing is waited for."""
 
 import logging
+import multiprocessing
 import os
 import sys
+import threading
 from contextlib import suppress
 from typing import NoReturn
 
@@ -18,3 +20,19 @@ def leave(code: int) -> NoReturn:
         with suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it is gone, killed or not; returns at once.
+
+    For children of ``multiprocessing``: a parent that was killed cannot end them, and they would
+    wait for work for ever.
+    """
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

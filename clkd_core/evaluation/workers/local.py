@@ -8,7 +8,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Generic, TypeVar
 
 from clkd_core.evaluation.workers.attempt import Result, attempt, refuse_lost
+from clkd_core.process import end_with_parent
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -129,21 +129,13 @@ def _serve(line: Connection, call: Callable[[T], R]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     while True:
         try:
             item = line.recv()
         except (EOFError, OSError):
             os._exit(0)
         line.send(attempt(call, item))
-
-
-def _end_with_parent() -> None:
-    """A parent that was killed cannot end its workers, and they would wait for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 @contextmanager
