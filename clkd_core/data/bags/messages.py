@@ -220,6 +220,15 @@ def transforms_to_msg(transforms: list[Any]) -> Any:
     return message_class(topics.TF_MESSAGE)(transforms=transforms)
 
 
+def motion_to_msgs(ego: EgoState, pose: Pose) -> list[tuple[str, str, Any]]:
+    """(topic, type, message) of odometry and of the same motion as a transform."""
+    moving = transform_to_msg(ego.stamp_ns, topics.ODOM_FRAME, topics.EGO_FRAME, pose)
+    return [
+        (topics.ODOMETRY, topics.ODOMETRY_TYPE, odometry_to_msg(ego, pose)),
+        (topics.TF, topics.TF_MESSAGE, transforms_to_msg([moving])),
+    ]
+
+
 def route_command_to_msg(command: RouteCommand) -> Any:
     """std_msgs/String."""
     return message_class(topics.STRING)(data=command.value)
@@ -255,6 +264,15 @@ def label_to_msg(label: Label) -> Any:
         scene=label.scene,
         case_name=label.case_name,
     )
+
+
+def label_to_msgs(label: Label) -> list[tuple[str, str, Any]]:
+    """(topic, type, message) of a label and, where it is known, of where the vehicle went."""
+    msgs = [(topics.TRUE_META_ACTION, topics.META_ACTION, label_to_msg(label))]
+    if label.future is not None:
+        future = future_to_msg(label.stamp_ns, label.future)
+        msgs.append((topics.TRUE_TRAJECTORY, topics.PLANNED_TRAJECTORY, future))
+    return msgs
 
 
 def label_from_msg(msg: Any) -> Label:

@@ -21,10 +21,9 @@ from clkd_core.data.bags.messages import (
     Label,
     Pose,
     camera_info_to_msg,
-    future_to_msg,
     image_to_msg,
-    label_to_msg,
-    odometry_to_msg,
+    label_to_msgs,
+    motion_to_msgs,
     transform_to_msg,
     transforms_to_msg,
 )
@@ -152,10 +151,8 @@ def _write_fixed(bag: BagWriter, sequence: KittiSequence) -> None:
 def _write_motion(bag: BagWriter, sequence: KittiSequence, number: int) -> None:
     stamp_ns = _stamp_ns(number)
     pose = Pose.from_matrix(sequence.odom_from_ego[number])
-    odometry = odometry_to_msg(compute_ego_state(sequence, number), pose)
-    bag.write(topics.ODOMETRY, topics.ODOMETRY_TYPE, stamp_ns, odometry)
-    moving = transform_to_msg(stamp_ns, topics.ODOM_FRAME, topics.EGO_FRAME, pose)
-    bag.write(topics.TF, topics.TF_MESSAGE, stamp_ns, transforms_to_msg([moving]))
+    for topic, msgtype, msg in motion_to_msgs(compute_ego_state(sequence, number), pose):
+        bag.write(topic, msgtype, stamp_ns, msg)
 
 
 def _write_image(bag: BagWriter, sequence: KittiSequence, number: int) -> None:
@@ -165,10 +162,8 @@ def _write_image(bag: BagWriter, sequence: KittiSequence, number: int) -> None:
     image = image_to_msg(CAMERA, CameraImage(stamp_ns=stamp_ns, encoded=encoded), "png")
     bag.write(topics.image_topic(CAMERA), topics.COMPRESSED_IMAGE, log_ns, image)
     label = compute_label(sequence, number)
-    if label is not None and label.future is not None:
-        bag.write(topics.TRUE_META_ACTION, topics.META_ACTION, log_ns, label_to_msg(label))
-        future = future_to_msg(stamp_ns, label.future)
-        bag.write(topics.TRUE_TRAJECTORY, topics.PLANNED_TRAJECTORY, log_ns, future)
+    for topic, msgtype, msg in label_to_msgs(label) if label else ():
+        bag.write(topic, msgtype, log_ns, msg)
 
 
 def _find_images(root: Path) -> tuple[Path, ...]:

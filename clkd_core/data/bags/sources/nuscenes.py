@@ -18,10 +18,9 @@ from clkd_core.data.bags.files import BagWriter, Storage, write_bag
 from clkd_core.data.bags.messages import (
     Label,
     camera_info_to_msg,
-    future_to_msg,
     image_to_msg,
-    label_to_msg,
-    odometry_to_msg,
+    label_to_msgs,
+    motion_to_msgs,
     route_command_to_msg,
     transform_to_msg,
     transforms_to_msg,
@@ -261,10 +260,8 @@ def _motion(scene: BagScene) -> Iterator[_Event]:
         def write(bag: BagWriter, shift_ns: int, number: int = number) -> None:
             pose, ego = scene.motion.poses[number], scene.motion.egos[number]
             now_ns = ego.stamp_ns + shift_ns
-            moved = odometry_to_msg(replace(ego, stamp_ns=now_ns), pose)
-            bag.write(topics.ODOMETRY, topics.ODOMETRY_TYPE, now_ns, moved)
-            moving = transform_to_msg(now_ns, topics.ODOM_FRAME, topics.EGO_FRAME, pose)
-            bag.write(topics.TF, topics.TF_MESSAGE, now_ns, transforms_to_msg([moving]))
+            for topic, msgtype, msg in motion_to_msgs(replace(ego, stamp_ns=now_ns), pose):
+                bag.write(topic, msgtype, now_ns, msg)
 
         yield _Event(ego.stamp_ns, 1, write)
 
@@ -318,17 +315,17 @@ def _labels(drive: NuScenesDrive) -> Iterator[_Event]:
         def write(
             bag: BagWriter, shift_ns: int, keyframe: Keyframe = keyframe, stamp_ns: int = stamp_ns
         ) -> None:
-            assert keyframe.action is not None and keyframe.future is not None
+            assert keyframe.action is not None
             now_ns, log_ns = stamp_ns + shift_ns, stamp_ns + shift_ns + topics.IMAGE_DELAY_NS
             label = Label(
                 stamp_ns=now_ns,
                 scene=keyframe.scene,
                 case_name=keyframe.case_name,
                 action=keyframe.action,
+                future=keyframe.future,
             )
-            bag.write(topics.TRUE_META_ACTION, topics.META_ACTION, log_ns, label_to_msg(label))
-            future = future_to_msg(now_ns, keyframe.future)
-            bag.write(topics.TRUE_TRAJECTORY, topics.PLANNED_TRAJECTORY, log_ns, future)
+            for topic, msgtype, msg in label_to_msgs(label):
+                bag.write(topic, msgtype, log_ns, msg)
 
         yield _Event(stamp_ns + topics.IMAGE_DELAY_NS, 3, write)
 

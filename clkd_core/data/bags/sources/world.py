@@ -23,10 +23,9 @@ from clkd_core.data.bags.messages import (
     Label,
     Pose,
     camera_info_to_msg,
-    future_to_msg,
     image_to_msg,
-    label_to_msg,
-    odometry_to_msg,
+    label_to_msgs,
+    motion_to_msgs,
     route_command_to_msg,
     transform_to_msg,
     transforms_to_msg,
@@ -218,11 +217,14 @@ def _frame_messages(
         yield _message(stamp_ns, topics.image_topic(camera), topics.COMPRESSED_IMAGE, image)
     if frame.is_keyframe:
         label = Label(
-            stamp_ns=now_ns, scene=frame.scene, case_name=frame.case_name, action=frame.action
+            stamp_ns=now_ns,
+            scene=frame.scene,
+            case_name=frame.case_name,
+            action=frame.action,
+            future=frame.future,
         )
-        yield _message(now_ns, topics.TRUE_META_ACTION, topics.META_ACTION, label_to_msg(label))
-        future = future_to_msg(now_ns, frame.future)
-        yield _message(now_ns, topics.TRUE_TRAJECTORY, topics.PLANNED_TRAJECTORY, future)
+        for topic, msgtype, msg in label_to_msgs(label):
+            yield _message(now_ns, topic, msgtype, msg)
 
 
 def _motion_messages(
@@ -235,10 +237,8 @@ def _motion_messages(
         ego = drive.ego_state(at_ns / 1e9, stamp_ns)
         x, y, yaw = (float(value) for value in drive.ego_world_pose(at_ns / 1e9))
         pose = Pose.planar(x, y, yaw)
-        odometry = odometry_to_msg(ego, pose)
-        yield _message(stamp_ns, topics.ODOMETRY, topics.ODOMETRY_TYPE, odometry)
-        moving = transform_to_msg(stamp_ns, topics.ODOM_FRAME, topics.EGO_FRAME, pose)
-        yield _message(stamp_ns, topics.TF, topics.TF_MESSAGE, transforms_to_msg([moving]))
+        for topic, msgtype, msg in motion_to_msgs(ego, pose):
+            yield _message(stamp_ns, topic, msgtype, msg)
 
 
 def _write_fixed(bag: BagWriter, config: WorldConfig, now_ns: int) -> None:
