@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -217,12 +218,31 @@ class Trajectory:
             raise FrameError("trajectory has a point that is NaN or infinite, expected metres")
 
 
+class PlanMode(IntEnum):
+    """What a plan is worth to whoever drives along it."""
+
+    FOLLOWING = 0
+    """It follows a fresh meta-action."""
+    WITHOUT_DECISION = 1
+    """No fresh meta-action was there: planned from the images, odometry and route alone."""
+    STOPPING = 2
+    """It brakes comfortably to a standstill, because something was missing for too long."""
+
+
+_MODE_BY_DECISION = cast(PlanMode, None)
+"""Never seen from outside: ``Plan`` puts the mode that follows from its decision in its place."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The fast system's answer to one frame."""
+    """The fast system's answer to one frame.
+
+    Raises:
+        FrameError: ``mode`` and ``decision_stamp_ns`` contradict each other.
+    """
 
     stamp_ns: int
-    """Capture time of the newest image used."""
+    """Capture time of the newest image used; of a stop planned without a frame, when it was."""
     trajectory: Trajectory
     inference_ms: float
     """Encoded bytes in, trajectory on the host; NaN if not measured."""
@@ -230,3 +250,18 @@ class Plan:
     """Frame of the decision it follows; None when planned without a meta-action."""
     degraded: tuple[str, ...] = ()
     """Reasons; empty when every input was there."""
+    mode: PlanMode = _MODE_BY_DECISION
+    """FOLLOWING exactly where ``decision_stamp_ns`` is given. Left out, it follows from that:
+    FOLLOWING or WITHOUT_DECISION."""
+
+    def __post_init__(self) -> None:
+        follows = self.decision_stamp_ns is not None
+        if self.mode is None:
+            implied = PlanMode.FOLLOWING if follows else PlanMode.WITHOUT_DECISION
+            object.__setattr__(self, "mode", implied)
+        elif (self.mode is PlanMode.FOLLOWING) != follows:
+            stamp = f"{self.decision_stamp_ns}" if follows else "absent"
+            raise FrameError(
+                f"plan is {self.mode.name} and its decision stamp is {stamp}, "
+                "expected a stamp exactly where it is FOLLOWING"
+            )

@@ -12,7 +12,6 @@ import numpy as np
 
 from clkd_core.errors import FrameError
 from clkd_core.metrics.frames import FrameRow, Outcome
-from clkd_core.runtime.decode import rgb_from_raw
 from clkd_core.runtime.health import HealthReport
 from clkd_core.types import (
     STEP_S,
@@ -22,11 +21,13 @@ from clkd_core.types import (
     MetaAction,
     PathAction,
     Plan,
+    PlanMode,
     RouteCommand,
     SpeedAction,
     Trajectory,
 )
 from clkd_ros import messages
+from clkd_ros.raw_images import rgb_from_msg
 
 EGO_FRAME_ID = "base_link"
 """Frame of every trajectory: x forward, y left."""
@@ -85,11 +86,10 @@ def image_from_raw_msg(msg: messages.Image) -> CameraImage:
     """One view as RGB pixels; row padding is removed.
 
     Raises:
-        FrameError: an encoding other than rgb8, bgr8, rgba8, bgra8 or mono8, absurd sides, or
-            fewer bytes than the sides need.
+        FrameError: an encoding other than rgb8, bgr8, rgba8, bgra8, mono8 and what cv_bridge adds
+            where it is used, absurd sides, or fewer bytes than the sides need.
     """
-    data = np.frombuffer(msg.data, np.uint8)
-    pixels = rgb_from_raw(data, int(msg.height), int(msg.width), int(msg.step), msg.encoding)
+    pixels = rgb_from_msg(msg)
     return CameraImage(stamp_ns=stamp_ns_from_msg(msg.header.stamp), pixels=pixels)
 
 
@@ -185,7 +185,7 @@ def plan_to_msg(plan: Plan) -> messages.PlannedTrajectory:
     msg.x_m = array("f", plan.trajectory.xy_m[:, 0].tolist())
     msg.y_m = array("f", plan.trajectory.xy_m[:, 1].tolist())
     msg.inference_ms = float(plan.inference_ms)
-    msg.with_decision = plan.decision_stamp_ns is not None
+    msg.mode = int(plan.mode)
     msg.decision_stamp = stamp_to_msg(plan.decision_stamp_ns or 0)
     msg.degraded = bool(plan.degraded)
     msg.reason = "; ".join(plan.degraded)
@@ -210,17 +210,20 @@ def plan_from_msg(msg: messages.PlannedTrajectory) -> Plan:
     """Inverse of :func:`plan_to_msg`.
 
     Raises:
-        FrameError: as :func:`trajectory_from_msg`, or a negative inference time.
+        FrameError: as :func:`trajectory_from_msg`, a negative inference time, an unknown mode, or
+            a decision's stamp that contradicts the mode.
     """
     if msg.inference_ms < 0:
         raise FrameError(f"plan has inference_ms {msg.inference_ms}, expected 0 or more")
-    followed_ns = stamp_ns_from_msg(msg.decision_stamp)
+    if msg.mode >= len(PlanMode):
+        raise FrameError(f"plan has mode {msg.mode}, expected below {len(PlanMode)}")
     return Plan(
         stamp_ns=stamp_ns_from_msg(msg.header.stamp),
         trajectory=trajectory_from_msg(msg),
         inference_ms=float(msg.inference_ms),
-        decision_stamp_ns=followed_ns if msg.with_decision else None,
+        decision_stamp_ns=stamp_ns_from_msg(msg.decision_stamp) or None,
         degraded=(msg.reason or "no reason given",) if msg.degraded else (),
+        mode=PlanMode(int(msg.mode)),
     )
 
 

@@ -80,5 +80,5 @@ def _encode(keyframe: Keyframe, frame: SurroundFrame, engine: Engine) -> Encoded
     except FrameError as err:
         raise DataError(f"{where}: {err}") from err
     if int(encoded.present.sum()) < len(frame.images):
-        raise DataError(f"{where}: {'; '.join(encoded.degraded)}")
+        raise DataError(f"{where}: {'; '.join(encoded.failures)}")
     return encoded

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from clkd_core.runtime.sync import LatestBefore
+from clkd_core.runtime.sync import JUMP_NS, LatestBefore
 from clkd_core.types import Decision
 
 T = TypeVar("T")
@@ -104,6 +104,10 @@ class FreshDecision:
     Age is the difference of capture stamps: how much older the pictures behind the decision are
     than the pictures to be planned from. No clock is read, so a slow or fast replay changes
     nothing.
+
+    A decision flagged stale repeats an earlier one under a newer stamp: its pictures are those of
+    the one it repeats, which came before and still counts with its own age. So it is never what is
+    followed, or a slow system that only repeats itself would look fresh for ever.
     """
 
     def __init__(self, max_age_s: float) -> None:
@@ -111,15 +115,19 @@ class FreshDecision:
         self._max_age_ns = round(max_age_s * 1e9)
         self._lock = threading.Lock()
         self._decisions: LatestBefore[Decision] = LatestBefore()
+        self._asked_ns: int | None = None
 
     def push(self, decision: Decision) -> None:
         """Take the newest decision."""
+        if decision.stale:
+            return
         with self._lock:
             self._decisions.push(decision.stamp_ns, decision)
 
     def at(self, stamp_ns: int) -> tuple[Decision | None, tuple[str, ...]]:
         """What to follow at a frame: (decision, ()) or (None, the reason why there is none)."""
         with self._lock:
+            self._forget_another_time(stamp_ns)
             entry = self._decisions.at(stamp_ns)
         if entry is None:
             return None, ("no decision yet",)
@@ -128,3 +136,14 @@ class FreshDecision:
             limit_s = self._max_age_ns / 1e9
             return None, (f"newest decision is {age_ns / 1e9:.1f} s old, limit {limit_s:g} s",)
         return entry[1], ()
+
+    def _forget_another_time(self, stamp_ns: int) -> None:
+        """Where frames begin again (a bag that loops), decisions from before do not count.
+
+        One that is for the new beginning may be here already: it is among the first stamps.
+        """
+        newest = self._decisions.newest()
+        began_again = self._asked_ns is not None and stamp_ns <= self._asked_ns - JUMP_NS
+        if began_again and newest is not None and stamp_ns <= newest[0] - JUMP_NS:
+            self._decisions = LatestBefore()
+        self._asked_ns = stamp_ns

@@ -6,6 +6,7 @@ images are decoded and stops when the scores are on the host.
 
 import logging
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,18 +39,25 @@ _WARM_UP_SIZE_HW = (900, 1600)
 
 @dataclass(frozen=True)
 class EncodedFrame:
-    """What the vision tower made of a frame; the planner takes the same."""
+    """What the vision tower made of a frame's images; the planner takes the same.
+
+    Nothing in it depends on ego state, route command or faults: it holds for every frame that
+    has these images.
+    """
 
     features: Tensor
     """(1, C, P, D) on the engine's device; zero where a view is missing."""
     present: Tensor
     """(1, C) bool."""
-    degraded: tuple[str, ...]
-    """Everything missing or unusable in the frame; empty when nothing is."""
+    failures: tuple[str, ...]
+    """One line per image that came and could not be used; absent cameras are not failures."""
 
 
 class Engine:
-    """A driving VLM made ready to answer one frame at a time; not for several threads at once."""
+    """A driving VLM made ready to answer one frame at a time; not for several threads at once.
+
+    :class:`clkd_core.runtime.shared.SharedEngine` is.
+    """
 
     def __init__(
         self,
@@ -64,7 +72,9 @@ class Engine:
         Args:
             model: what decides.
             device: where the model is.
-            threads: for torch (the whole process) and for decoding; None leaves torch's own.
+            threads: that torch may spread one operation over, set for the whole process, and
+                that decode one frame; None leaves torch's own. Two threads of ours that compute
+                at the same time use this many each.
             bf16: compute under bfloat16 autocast; None does so where the device has instructions
                 for it: one nano frame then takes two thirds of its float32 time.
         """
@@ -95,7 +105,7 @@ class Engine:
         """
         chosen = choose_device(device)
         engine = cls(load_vlm(folder, chosen), device=chosen, threads=threads)
-        _log.info("%s runs on %s", folder, chosen)
+        _log.info("%s", _where_it_runs(folder, chosen, asked=device))
         return engine
 
     @property
@@ -103,12 +113,11 @@ class Engine:
         """(H, W) that views are decoded to."""
         return self.model.image_size
 
-    def warm_up(self, frames: int = 3) -> None:
+    def warm_up(self) -> None:
         """Answer made-up frames of real size, so that the first real one finds all prepared."""
-        for number in range(frames):
-            self.decide(_made_up_frame(number))
+        for frame in made_up_frames():
+            self.decide(frame)
 
-    @torch.inference_mode()
     def decide(self, frame: SurroundFrame, *, blank: bool = False) -> Decision:
         """Choose one of the 20 meta-actions.
 
@@ -119,8 +128,29 @@ class Engine:
         Raises:
             FrameError: no view is usable, or the model's scores are NaN.
         """
-        start_ns = time.perf_counter_ns()
+        start_s = time.perf_counter()
         encoded = self.encode(frame, blank=blank)
+        return self.decide_from_features(frame, encoded, start_s=start_s)
+
+    @torch.inference_mode()
+    def decide_from_features(
+        self, frame: SurroundFrame, encoded: EncodedFrame, *, start_s: float | None = None
+    ) -> Decision:
+        """Decide on what :meth:`encode` made of the frame's images already.
+
+        Runs other parts of the model than :meth:`encode` and keeps nothing that it uses: the two
+        may run in two threads at the same time, each of them in one thread only.
+
+        Args:
+            frame: what is known beside the images, and what is missing.
+            encoded: of the same images.
+            start_s: reading of ``time.perf_counter`` that ``inference_ms`` counts from; None
+                counts only what happens here.
+
+        Raises:
+            FrameError: the model's scores are NaN.
+        """
+        start_s = time.perf_counter() if start_s is None else start_s
         question = plan_question(frame.ego, frame.command)
         with self._autocast():
             scene = self.model.scene_tokens(encoded.features, encoded.present)
@@ -130,8 +160,8 @@ class Engine:
             stamp_ns=frame.stamp_ns,
             action=MetaAction.from_index(int(probabilities.argmax())),
             probabilities=probabilities,
-            inference_ms=(time.perf_counter_ns() - start_ns) / 1e6,
-            degraded=encoded.degraded,
+            inference_ms=(time.perf_counter() - start_s) * 1e3,
+            degraded=(*frame.degraded_reasons, *encoded.failures),
         )
 
     @torch.inference_mode()
@@ -148,7 +178,7 @@ class Engine:
             views = torch.zeros_like(views)
         with self._autocast():
             features = self.model.encode_views(views, present)
-        return EncodedFrame(features, present, (*frame.degraded_reasons, *decoded.failures))
+        return EncodedFrame(features, present, decoded.failures)
 
     def generate(self, frame: SurroundFrame, question: str, *, max_new_tokens: int = 32) -> str:
         """Answer any question about a frame in free text, greedily.
@@ -182,6 +212,18 @@ def choose_device(device: str) -> torch.device:
     return chosen
 
 
+def _where_it_runs(folder: Path, device: torch.device, *, asked: str) -> str:
+    """One line for the log; ``auto`` that ended on the CPU is said first."""
+    if device.type == "cuda":
+        return f"{folder} runs on {device}, {torch.cuda.get_device_name(device)}"
+    if device.type != "cpu":
+        return f"{folder} runs on {device}"
+    threads = torch.get_num_threads()
+    place = f"{folder} runs on the CPU, {threads} thread{'' if threads == 1 else 's'}"
+    reason = "torch without CUDA" if torch.version.cuda is None else "no CUDA device"
+    return f"{reason}: {place}" if asked == "auto" else place
+
+
 def _has_bf16(device: torch.device) -> bool:
     """Whether bfloat16 is computed by hardware: every CPU can, most only by way of float32."""
     if device.type == "cuda":
@@ -202,12 +244,14 @@ def _probabilities(log_probs: NDArray[np.float32], stamp_ns: int) -> NDArray[np.
     return np.asarray(probabilities / total, np.float32)
 
 
-def _made_up_frame(number: int) -> SurroundFrame:
-    pixels = np.full((*_WARM_UP_SIZE_HW, 3), 40 * number % 256, np.uint8)
-    image = CameraImage(stamp_ns=number + 1, pixels=pixels)
-    return SurroundFrame(
-        stamp_ns=number + 1,
-        images=dict.fromkeys(CAMERAS, image),
-        ego=EgoState(stamp_ns=number + 1, speed_mps=5.0 * number),
-        command=list(RouteCommand)[number % len(RouteCommand)],
-    )
+def made_up_frames(count: int = 3) -> Iterator[SurroundFrame]:
+    """Frames of real size with nothing on them, to warm a model up with."""
+    for number in range(count):
+        pixels = np.full((*_WARM_UP_SIZE_HW, 3), 40 * number % 256, np.uint8)
+        image = CameraImage(stamp_ns=number + 1, pixels=pixels)
+        yield SurroundFrame(
+            stamp_ns=number + 1,
+            images=dict.fromkeys(CAMERAS, image),
+            ego=EgoState(stamp_ns=number + 1, speed_mps=5.0 * number),
+            command=list(RouteCommand)[number % len(RouteCommand)],
+        )

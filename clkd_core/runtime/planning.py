@@ -10,21 +10,9 @@ import torch
 from clkd_core.errors import FrameError
 from clkd_core.models.planner import Planner, build_inputs
 from clkd_core.models.planner_checkpoint import load_planner
-from clkd_core.runtime.engine import EncodedFrame, Engine
-from clkd_core.types import (
-    CAMERAS,
-    CameraImage,
-    Decision,
-    EgoState,
-    Plan,
-    SurroundFrame,
-    Trajectory,
-)
-
-MAX_SPEED_MPS = 70.0
-"""Beyond 252 km/h either way an ego speed is taken for a fault of the odometry."""
-
-_WARM_UP_FRAMES = 3
+from clkd_core.runtime.braking import MAX_SPEED_MPS
+from clkd_core.runtime.engine import EncodedFrame, Engine, made_up_frames
+from clkd_core.types import Decision, EgoState, Plan, SurroundFrame, Trajectory
 
 
 class PlannerEngine:
@@ -55,10 +43,7 @@ class PlannerEngine:
 
     def warm_up(self) -> None:
         """Plan made-up frames, so that the first real one finds all prepared."""
-        pixels = np.full((*self._engine.image_size, 3), 128, np.uint8)
-        image = CameraImage(stamp_ns=0, pixels=pixels)
-        frame = SurroundFrame(stamp_ns=0, images=dict.fromkeys(CAMERAS, image))
-        for _ in range(_WARM_UP_FRAMES):
+        for frame in made_up_frames():
             self.plan(frame, None)
 
     def plan(self, frame: SurroundFrame, decision: Decision | None) -> Plan:
@@ -72,29 +57,31 @@ class PlannerEngine:
             FrameError: no view is usable, or the output is not finite.
         """
         start_s = time.perf_counter()
-        return self._plan(frame, decision, self._engine.encode(frame), start_s)
-
-    def plan_from_features(
-        self, frame: SurroundFrame, decision: Decision | None, encoded: EncodedFrame
-    ) -> Plan:
-        """Plan on what ``Engine.encode`` made of the frame already, for this student.
-
-        Returns:
-            A plan whose ``inference_ms`` counts only what happened here.
-
-        Raises:
-            FrameError: the output is not finite.
-        """
-        return self._plan(frame, decision, encoded, time.perf_counter())
+        encoded = self._engine.encode(frame)
+        return self.plan_from_features(frame, decision, encoded, start_s=start_s)
 
     @torch.inference_mode()
-    def _plan(
+    def plan_from_features(
         self,
         frame: SurroundFrame,
         decision: Decision | None,
         encoded: EncodedFrame,
-        start_s: float,
+        *,
+        start_s: float | None = None,
     ) -> Plan:
+        """Plan on what ``Engine.encode`` made of the frame's images already, for this student.
+
+        Args:
+            frame: what is known beside the images, and what is missing.
+            decision: see :meth:`plan`.
+            encoded: of the same images.
+            start_s: reading of ``time.perf_counter`` that ``inference_ms`` counts from; None
+                counts only what happens here.
+
+        Raises:
+            FrameError: the output is not finite.
+        """
+        start_s = time.perf_counter() if start_s is None else start_s
         ego, fault = _believable(frame.ego)
         action = None if decision is None else decision.action
         inputs = build_inputs(
@@ -110,7 +97,7 @@ class PlannerEngine:
             trajectory=Trajectory(xy_m=xy_m),
             inference_ms=(time.perf_counter() - start_s) * 1e3,
             decision_stamp_ns=None if decision is None else decision.stamp_ns,
-            degraded=(*encoded.degraded, *fault),
+            degraded=(*frame.degraded_reasons, *encoded.failures, *fault),
         )
 
 

@@ -73,13 +73,14 @@ def test_wait_idle_says_when_the_time_is_over() -> None:
     assert worker.close(5.0)
 
 
-def decision_at(stamp_s: float) -> Decision:
+def decision_at(stamp_s: float, *, stale: bool = False) -> Decision:
     action = META_ACTIONS[3]
     return Decision(
         stamp_ns=round(stamp_s * SECOND_NS),
         action=action,
         probabilities=one_hot(action),
         inference_ms=1.0,
+        stale=stale,
     )
 
 
@@ -99,9 +100,44 @@ def test_fresh_decision_never_comes_from_a_later_frame() -> None:
     assert decisions.at(SECOND_NS)[0] is None
 
 
+def test_late_frame_still_has_the_decision_of_its_own_time() -> None:
+    decisions = FreshDecision(max_age_s=0.5)
+    own = decision_at(1.0)
+    for decision in (own, decision_at(2.0), decision_at(3.0)):
+        decisions.push(decision)
+    assert decisions.at(SECOND_NS * 12 // 10)[0] is own
+
+
 def test_fresh_decision_starts_over_when_stamps_jump_back() -> None:
     decisions = FreshDecision(max_age_s=0.5)
     decisions.push(decision_at(100.0))
     again = decision_at(1.0)
     decisions.push(again)
     assert decisions.at(SECOND_NS)[0] is again
+
+
+def test_repeated_decision_makes_nothing_fresh() -> None:
+    decisions = FreshDecision(max_age_s=0.5)
+    decisions.push(decision_at(1.0, stale=True))
+    assert decisions.at(SECOND_NS) == (None, ("no decision yet",))
+    given = decision_at(1.0)
+    decisions.push(given)
+    decisions.push(decision_at(1.4, stale=True))
+    assert decisions.at(SECOND_NS * 3 // 2)[0] is given
+    assert decisions.at(SECOND_NS * 2)[1] == ("newest decision is 1.0 s old, limit 0.5 s",)
+
+
+def test_decisions_from_before_frames_began_again_do_not_count() -> None:
+    decisions = FreshDecision(max_age_s=0.5)
+    for stamp_s in (1.0, 2.0, 3.0):
+        decisions.push(decision_at(stamp_s))
+    assert decisions.at(SECOND_NS * 3)[0] is not None
+    assert decisions.at(SECOND_NS)[0] is None
+
+
+def test_decision_that_is_here_before_frames_begin_again_counts() -> None:
+    decisions = FreshDecision(max_age_s=0.5)
+    assert decisions.at(SECOND_NS * 100)[0] is None
+    first = decision_at(1.0)
+    decisions.push(first)
+    assert decisions.at(SECOND_NS)[0] is first

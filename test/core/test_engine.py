@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -176,13 +176,72 @@ def test_bfloat16_decides_nearly_as_float32(checkpoint: Path) -> None:
 
 
 def test_encoded_frame_is_what_the_planner_reads(checkpoint: Path) -> None:
+    images = {
+        "CAM_FRONT": CameraImage(stamp_ns=9, encoded=jpeg_bytes()),
+        "CAM_BACK": CameraImage(stamp_ns=9, encoded=b"junk"),
+    }
     encoded = Engine.from_checkpoint(checkpoint, device="cpu").encode(
-        frame_of(cameras=CAMERAS[:1])
+        replace(frame_of(), images=images, ego=None)
     )
     assert encoded.features.shape[:2] == (1, 6) and encoded.features.ndim == 4
     assert encoded.present.tolist() == [[True] + [False] * 5]
     assert encoded.features[0, 1:].abs().max() == 0
-    assert encoded.degraded[0].startswith("no image from")
+    (failure,) = encoded.failures  # and nothing of what the frame lacks beside
+    assert failure.startswith("CAM_BACK: 4 bytes")
+
+
+def test_features_at_hand_give_the_same_decision_for_every_frame_with_these_images(
+    checkpoint: Path,
+) -> None:
+    engine = Engine.from_checkpoint(checkpoint, device="cpu")
+    encoded = engine.encode(replace(frame_of(), ego=None, command=None, faults=("a fault",)))
+    for frame in (frame_of(), replace(frame_of(), command=RouteCommand.RIGHT, ego=None)):
+        shared, whole = engine.decide_from_features(frame, encoded), engine.decide(frame)
+        assert np.array_equal(shared.probabilities, whole.probabilities)
+        assert shared.degraded == whole.degraded == frame.degraded_reasons
+
+
+def test_latency_of_a_decision_from_features_counts_from_where_it_is_told(
+    checkpoint: Path,
+) -> None:
+    engine = Engine.from_checkpoint(checkpoint, device="cpu")
+    encoded = engine.encode(frame_of())
+    start_s = time.perf_counter() - 5.0
+    told = engine.decide_from_features(frame_of(), encoded, start_s=start_s)
+    assert 5000.0 <= told.inference_ms < 5000.0 + 4000.0
+    assert engine.decide_from_features(frame_of(), encoded).inference_ms < 4000.0
+
+
+@pytest.mark.parametrize(
+    ("device", "cuda_version", "line"),
+    [
+        ("auto", "13.0", "no CUDA device: {} runs on the CPU, 1 thread"),
+        ("auto", None, "torch without CUDA: {} runs on the CPU, 1 thread"),
+        ("cpu", "13.0", "{} runs on the CPU, 1 thread"),
+    ],
+)
+def test_where_a_checkpoint_runs_is_said_once_and_the_cpu_aloud(
+    checkpoint: Path,
+    threads_kept: None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    device: str,
+    cuda_version: str | None,
+    line: str,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", cuda_version)
+    with caplog.at_level("INFO"):
+        Engine.from_checkpoint(checkpoint, device=device, threads=1).warm_up()
+    assert caplog.messages == [line.format(checkpoint)]
+
+
+@pytest.fixture
+def threads_kept() -> Iterator[None]:
+    """Torch's number of threads as it was, whatever an engine sets."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 def test_folder_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:

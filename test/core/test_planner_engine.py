@@ -1,6 +1,7 @@
 """PlannerEngine: one plan per frame, honest about what was missing, silent about nothing."""
 
 import math
+import time
 from pathlib import Path
 
 import numpy as np
@@ -107,10 +108,21 @@ def test_the_same_frame_is_planned_the_same(planner: PlannerEngine) -> None:
 
 
 def test_features_at_hand_give_the_same_plan(planner: PlannerEngine, student: Path) -> None:
-    encoded = Engine.from_checkpoint(student, device="cpu").encode(a_frame())
+    encoded = Engine.from_checkpoint(student, device="cpu").encode(a_frame(ego=None))
     shared = planner.plan_from_features(a_frame(), a_decision(), encoded)
     whole = planner.plan(a_frame(), a_decision())
     np.testing.assert_array_equal(shared.trajectory.xy_m, whole.trajectory.xy_m)
+    assert shared.degraded == whole.degraded == ()
+
+
+def test_latency_of_a_plan_from_features_counts_from_where_it_is_told(
+    planner: PlannerEngine, student: Path
+) -> None:
+    encoded = Engine.from_checkpoint(student, device="cpu").encode(a_frame())
+    start_s = time.perf_counter() - 5.0
+    told = planner.plan_from_features(a_frame(), None, encoded, start_s=start_s)
+    assert 5000.0 <= told.inference_ms < 9000.0
+    assert planner.plan_from_features(a_frame(), None, encoded).inference_ms < 4000.0
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from fakes import jpeg_bytes, one_hot
 from clkd_core.errors import FrameError
 from clkd_core.metrics.frames import FrameRow, Outcome
 from clkd_core.runtime.health import Health
-from clkd_core.types import META_ACTIONS, Decision, Plan, RouteCommand, Trajectory
+from clkd_core.types import META_ACTIONS, Decision, Plan, PlanMode, RouteCommand, Trajectory
 from clkd_ros import convert, messages
+from clkd_ros.raw_images import converter_name
 
 STAMP_NS = 1_533_151_603_512_404_123
 
@@ -52,7 +53,16 @@ def test_raw_image_becomes_rgb_whatever_its_encoding_and_padding(
     np.testing.assert_array_equal(image.pixels, expected)
 
 
-def test_raw_image_of_another_encoding_is_refused_by_name() -> None:
+@pytest.mark.parametrize("encoding", ["lab8", "", "8SC1", "x" * 5000])
+def test_raw_image_of_another_encoding_is_refused_by_name(encoding: str) -> None:
+    with pytest.raises(FrameError, match=f"encoding '{encoding[:60]}") as caught:
+        convert.image_from_raw_msg(raw_image(GREY, encoding))
+    assert len(str(caught.value)) < 400
+
+
+def test_raw_image_that_only_cv_bridge_can_read_is_refused_by_our_own_conversion() -> None:
+    if converter_name() == "cv_bridge":
+        pytest.skip("cv_bridge is in use and reads bayer_rggb8")
     with pytest.raises(FrameError, match="bayer_rggb8"):
         convert.image_from_raw_msg(raw_image(GREY, "bayer_rggb8"))
 
@@ -154,8 +164,48 @@ def test_plan_survives_the_message() -> None:
     back = convert.plan_from_msg(convert.plan_to_msg(curve()))
     np.testing.assert_array_equal(back.trajectory.xy_m, curve().trajectory.xy_m)
     assert (back.stamp_ns, back.decision_stamp_ns) == (STAMP_NS, STAMP_NS - 5)
-    alone = Plan(stamp_ns=1, trajectory=curve().trajectory, inference_ms=3.0)
-    assert convert.plan_from_msg(convert.plan_to_msg(alone)).decision_stamp_ns is None
+    assert back.mode is PlanMode.FOLLOWING
+
+
+@pytest.mark.parametrize("mode", [PlanMode.WITHOUT_DECISION, PlanMode.STOPPING])
+def test_plan_that_follows_nothing_survives_the_message_and_has_no_decision(
+    mode: PlanMode,
+) -> None:
+    alone = Plan(
+        stamp_ns=STAMP_NS,
+        trajectory=curve().trajectory,
+        inference_ms=math.nan,
+        degraded=("no decision yet",),
+        mode=mode,
+    )
+    msg = convert.plan_to_msg(alone)
+    back = convert.plan_from_msg(msg)
+    assert (msg.decision_stamp.sec, msg.decision_stamp.nanosec) == (0, 0)
+    assert (back.mode, back.decision_stamp_ns, back.degraded) == (mode, None, alone.degraded)
+
+
+def test_plan_modes_are_the_constants_of_the_message() -> None:
+    for mode in PlanMode:
+        assert getattr(messages.PlannedTrajectory, mode.name) == mode
+
+
+@pytest.mark.parametrize(
+    ("mode", "decision_ns", "error"),
+    [
+        (3, 0, "plan has mode 3, expected below 3"),
+        (255, STAMP_NS, "plan has mode 255"),
+        (0, 0, "plan is FOLLOWING and its decision stamp is absent"),
+        (1, STAMP_NS, "plan is WITHOUT_DECISION and its decision stamp is 15331516"),
+        (2, STAMP_NS, "plan is STOPPING and its decision stamp is 15331516"),
+    ],
+)
+def test_plan_of_an_unknown_mode_or_one_that_its_decision_contradicts_is_refused(
+    mode: int, decision_ns: int, error: str
+) -> None:
+    msg = convert.plan_to_msg(curve())
+    msg.mode, msg.decision_stamp = mode, convert.stamp_to_msg(decision_ns)
+    with pytest.raises(FrameError, match=error):
+        convert.plan_from_msg(msg)
 
 
 def test_trajectory_of_other_length_or_step_or_with_nan_is_refused() -> None:

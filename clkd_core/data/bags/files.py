@@ -23,7 +23,7 @@ from rosbags.interfaces import (
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 
 from clkd_core.data.bags import topics
-from clkd_core.data.bags.ros_types import PACKAGE, load_typestore
+from clkd_core.data.bags.ros_types import FORMER_DEFINITIONS, PACKAGE, load_typestore
 from clkd_core.errors import DataError
 from clkd_core.files import replace_folder
 from clkd_core.types import CAMERAS
@@ -208,11 +208,16 @@ class BagReader:
                     f"expected {' or '.join(allowed)}"
                 )
             ours = connection.msgtype.startswith(PACKAGE + "/")
-            if ours and connection.digest not in ("", self._store.hash_rihs01(connection.msgtype)):
+            if ours and connection.digest not in self._known_digests(connection.msgtype):
                 raise DataError(
                     f"{self.path}: {connection.msgtype} on {connection.topic} has another "
                     f"definition ({connection.digest[:16]}...), expected that of msg/"
                 )
+
+    def _known_digests(self, msgtype: str) -> set[str]:
+        """Of our message: the present definition, earlier ones of the same layout, or none."""
+        former = FORMER_DEFINITIONS.get(msgtype, frozenset())
+        return {"", self._store.hash_rihs01(msgtype), *former}
 
 
 def find_bags(path: Path) -> list[Path]:

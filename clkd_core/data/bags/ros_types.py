@@ -1,5 +1,6 @@
 """ROS 2 message types without ROS 2: Jazzy's standard ones and our own, through ``rosbags``."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,17 @@ PACKAGE = "clkd_ros"
 """ROS package of our messages."""
 
 NS_PER_S = 1_000_000_000
+
+FORMER_DEFINITIONS: Mapping[str, frozenset[str]] = {
+    "clkd_ros/msg/PlannedTrajectory": frozenset(
+        {"RIHS01_a12ebf2f45ff70b4ad79b5073ebbd7a4ceded40f2b660acfce254ea660ce42df"}
+    )
+}
+"""Hashes of earlier definitions whose messages are the same bytes, field by field.
+
+PlannedTrajectory had ``bool with_decision`` where it has ``uint8 mode`` now. On a label neither
+means anything, so bags recorded with the earlier one are read as they are.
+"""
 
 
 @lru_cache(maxsize=1)
