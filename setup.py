@@ -1,8 +1,8 @@
 """pip's half of the packaging: what follows from the folder layout. colcon ignores this file.
 
-``msg``, ``config`` and ``launch`` lie at the root because colcon wants them there. In a wheel they
-travel as data of ``clkd_core`` (``clkd_core/share/...``): clkd_core.data.bags.ros_types and
-clkd_core.files.shared_folder look there when no source checkout surrounds the package.
+``msg``, ``config``, ``launch`` and ``weights`` lie at the root because colcon wants them there. In
+a wheel they travel as data of ``clkd_core`` (``clkd_core/share/...``): both
+clkd_core.data.bags.ros_types and clkd_core.files.shared_folder look there when no source checkout surrounds the package.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
-SHARED = ("msg", "config", "launch")
+SHARED = ("msg", "config", "launch", "weights")
 
 
 class BuildWithShared(build_py):

@@ -119,7 +119,7 @@ def _rename_over(new: Path, path: Path) -> None:
 
 
 def shared_folder(name: str) -> Path:
-    """Where ``msg``, ``config`` or ``launch`` lies: in the installed package or the checkout.
+    """Where ``msg``, ``config``, ``launch`` or ``weights`` lies: installed, or in the checkout.
 
     Raises:
         DataError: neither has it.

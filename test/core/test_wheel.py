@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-SHARED = ("msg", "config", "launch")
+SHARED = ("msg", "config", "launch", "weights")
 
 
 @pytest.fixture(scope="module")
