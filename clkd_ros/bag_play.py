@@ -57,13 +57,15 @@ class PlayConfig:
     rate: float = 1.0
     """Speed, > 0; 2 plays twice as fast."""
     loop: bool = False
-    """Start again at the end, for ever."""
+    """Start again at the end, for ever; a bag of which nothing can be played ends all the same."""
     clock_hz: float = 0.0
     """Publish simulated time on ``/clock`` so often; 0: not at all."""
     start_delay_s: float = 0.0
     """Wait before the first message, publishers being there already."""
     wait_for_subscribers_s: float = 0.0
     """Wait at most so long until subscribers have come and settled; 0: do not wait."""
+    subscribers: int = 1
+    """So many must have come to one topic, where they are waited for."""
 
     def __post_init__(self) -> None:
         if not 0 < self.rate < float("inf"):
@@ -165,7 +167,9 @@ class _Player:
             self._sleep_until(time.monotonic() + self._config.start_delay_s)
             start_s = time.monotonic()
             self._play_once()
-            while self._config.loop:
+            while self._config.loop and self._published:
+                if self._reader.duration_s < _NAP_S:  # a bag of one moment: no flood
+                    self._sleep_until(time.monotonic() + _NAP_S)
                 self._play_once()
         except (_InterruptedError, KeyboardInterrupt):  # the latter where rclpy hands it on
             return self._result(start_s, finished=False)
@@ -222,15 +226,22 @@ class _Player:
         end_s = time.monotonic() + self._config.wait_for_subscribers_s
         known, since_s = -1, time.monotonic()
         while (now_s := time.monotonic()) < end_s:
-            found = sum(pub.get_subscription_count() for pub in self._publishers.values())
+            counts = [pub.get_subscription_count() for pub in self._publishers.values()]
+            found = sum(counts)
             if found != known:
                 known, since_s = found, now_s
-            if found and now_s - since_s >= SETTLED_S:
+            enough = max(counts, default=0) >= max(self._config.subscribers, 1)
+            if enough and now_s - since_s >= SETTLED_S:
                 _log.info("%d subscribers", found)
                 return
             self._sleep_until(now_s + _NAP_S)
-        if self._config.wait_for_subscribers_s and known <= 0:
-            _log.warning("no subscriber came in %.1f s", self._config.wait_for_subscribers_s)
+        if self._config.wait_for_subscribers_s:
+            _log.warning(
+                "%d subscribers came in %.1f s, expected %d of one topic",
+                max(known, 0),
+                self._config.wait_for_subscribers_s,
+                self._config.subscribers,
+            )
 
     def _sleep_until(self, due_s: float) -> None:
         while (left_s := due_s - time.monotonic()) > 0:

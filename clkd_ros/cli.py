@@ -6,9 +6,9 @@ import logging
 import time
 from pathlib import Path
 
-from clkd_core.errors import ClkdError
-from clkd_ros.launcher import (
-    LaunchedSystem,
+from clkd_core.errors import ClkdError, ConfigError
+from clkd_ros.launcher import LaunchedSystem
+from clkd_ros.system import (
     SystemSpec,
     default_system_file,
     load_system,
@@ -32,28 +32,41 @@ class Launch:
         """Declare the words of ``clkd launch``."""
         parser.add_argument("arguments", nargs="*", metavar="NAME:=VALUE", help="see the config")
         parser.add_argument("--config", type=Path, help="default: the shipped dual system")
-        parser.add_argument("--evaluate", action="store_true", help="start the evaluator, too")
+        parser.add_argument("--show", action="store_true", help="list the arguments and end")
 
     @staticmethod
     def run(args: argparse.Namespace) -> int:
         """0 when every node ended well, 1 when one ended badly."""
         _need_middleware()
-        system = load_system(
-            args.config or default_system_file(),
-            parse_launch_arguments(args.arguments),
-            evaluate=args.evaluate,
-        )
+        path = args.config or default_system_file()
+        system = load_system(path, parse_launch_arguments(args.arguments))
+        if args.show:
+            print("\n".join(describe_arguments(system)))
+            return 0
+        if system.rviz:
+            raise ConfigError("launch argument rviz is true, which only `ros2 launch` can")
         return run_system(system)
 
 
+def describe_arguments(system: SystemSpec) -> list[str]:
+    """One line for each ``NAME:=VALUE`` that a system takes."""
+    return [
+        f"{name}:={str(argument.default).lower()}  {argument.description}"
+        for name, argument in system.arguments.items()
+    ]
+
+
 def run_system(system: SystemSpec) -> int:
-    """Run a system until Ctrl-C, or until one of its nodes ends."""
+    """Run a system until Ctrl-C; what dies is started again, and a node may end by itself."""
     launched = LaunchedSystem(system)
     try:
         launched.start()
         launched.wait_active(ACTIVE_TIMEOUT_S)
-        print(f"active: {', '.join(launched.nodes)}", flush=True)
-        while all(code is None for code in launched.exit_codes().values()):
+        names = (node.name for spec in system.processes for node in spec.nodes)
+        print(f"active: {', '.join(names)}", flush=True)
+        while any(code is None for code in launched.exit_codes().values()):
+            for line in launched.respawn(ACTIVE_TIMEOUT_S):
+                _log.warning("%s", line)
             time.sleep(0.1)
     except KeyboardInterrupt:
         _log.info("ending the nodes")
@@ -123,6 +136,13 @@ class BagPlay:
             help="wait at most so long until subscribers have come",
         )
         add(
+            "--subscribers",
+            type=int,
+            default=1,
+            metavar="N",
+            help="until so many have come to one topic (default %(default)d)",
+        )
+        add(
             "--topics",
             type=Path,
             metavar="FILE",
@@ -144,6 +164,7 @@ class BagPlay:
             clock_hz=args.clock,
             start_delay_s=args.start_delay,
             wait_for_subscribers_s=args.wait_for_subscribers,
+            subscribers=args.subscribers,
         )
         middleware.init(args=[])
         try:

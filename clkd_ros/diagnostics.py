@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from clkd_core.runtime.health import Health
+from clkd_core.runtime.health import Health, measure_memory
 from clkd_ros import messages
 from clkd_ros.convert import health_to_msg
 from clkd_ros.middleware import Node
@@ -12,7 +12,7 @@ PERIOD_S = 1.0
 
 
 class HealthPublisher:
-    """Publishes rate, drops by reason and latency percentiles of one node."""
+    """Publishes rate, drops by reason, latency percentiles and memory of one node."""
 
     def __init__(
         self,
@@ -35,5 +35,5 @@ class HealthPublisher:
     def _publish(self) -> None:
         stamp_ns = self._node.get_clock().now().nanoseconds
         name = self._node.get_fully_qualified_name()
-        report = self._health.report()
-        self._publisher.publish(health_to_msg(name, report, stamp_ns=stamp_ns, extra=self._more()))
+        report, extra = self._health.report(), {**self._more(), **measure_memory()}
+        self._publisher.publish(health_to_msg(name, report, stamp_ns=stamp_ns, extra=extra))

@@ -17,7 +17,7 @@ from clkd_core.runtime.ledger import KeyframeLedger
 from clkd_ros import convert, messages, sightings
 from clkd_ros.inputs import LATCHED, LOG_EVERY_S, InputConfig, camera_topic
 from clkd_ros.middleware import GIVES_MESSAGE_INFO, LifecycleNode, State, TransitionCallbackReturn
-from clkd_ros.node_process import run_node
+from clkd_ros.node_process import run_nodes
 from clkd_ros.params import RANGE, declare_params
 
 _CHECK_PERIOD_S = 0.25
@@ -143,7 +143,7 @@ class EvaluatorNode(LifecycleNode):
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node until it is told to stop or its run is over."""
-    return run_node(EvaluatorNode, args, until=lambda node: node.finished)
+    return run_nodes([EvaluatorNode], args, until=lambda node: node.finished)
 
 
 if __name__ == "__main__":

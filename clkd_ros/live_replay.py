@@ -34,15 +34,9 @@ from clkd_core.report.build import FRAMES_FILE
 from clkd_core.report.provenance import collect_provenance, write_provenance
 from clkd_core.runtime.replay import describe_rows, finish_run
 from clkd_core.types import CAMERAS
-from clkd_ros.launcher import (
-    LaunchedSystem,
-    NodeSpec,
-    SystemSpec,
-    child_environment,
-    default_system_file,
-    load_system,
-)
+from clkd_ros.launcher import LaunchedSystem, child_environment
 from clkd_ros.signals import bind_to_parent, signals_held
+from clkd_ros.system import NodeSpec, SystemSpec, default_system_file, load_system
 
 ACTIVE_TIMEOUT_S = 120.0
 """Loading a model from a slow disk and its first pass on a CPU fit in this."""
@@ -155,7 +149,7 @@ def describe_system(
         chosen[f"{node}.transport"] = "raw" if views.raw else "compressed"
     if args.threads:
         chosen |= {"vlm.threads": args.threads, "planner.threads": args.threads}
-    system = load_system(default_system_file(), chosen, evaluate=True)
+    system = load_system(default_system_file(), {**chosen, "evaluate": True})
     if views.raw:
         system = replace(system, nodes=tuple(_listening_raw(node) for node in system.nodes))
     if with_planner:
@@ -216,7 +210,7 @@ def run_system(system: SystemSpec, bags: Sequence[Path], topics: Path | None = N
 
 
 def _names(launched: LaunchedSystem) -> str:
-    return ", ".join(launched.nodes)
+    return ", ".join(launched.processes)
 
 
 def _play(

@@ -28,10 +28,22 @@ if which() == "rclpy":
         return get_message(type_name)
 
     any_message_class = message_class
+
+    def autoware_trajectory_class() -> Any:
+        """``autoware_planning_msgs/msg/Trajectory``; None where its package is not sourced."""
+        try:
+            from autoware_planning_msgs.msg import Trajectory
+        except ModuleNotFoundError:
+            return None
+        return Trajectory
 else:
     from clkd_ros.embedded.wire.message_types import message_class, opaque_class
 
     any_message_class = opaque_class  # publishes bytes of any type, known or not
+
+    def autoware_trajectory_class() -> Any:
+        """None: Autoware's messages come with its ROS packages."""
+        return None
 
     CameraInfo: Any = message_class("sensor_msgs/msg/CameraInfo")
     Clock: Any = message_class("rosgraph_msgs/msg/Clock")

@@ -1,11 +1,16 @@
 """The main function of every node: start, serve the launcher, spin, end cleanly.
 
+Nodes are spun by one MultiThreadedExecutor. Each keeps its callbacks in one mutually exclusive
+group: those of one node never overlap, those of two in one process do, and a transition that loads
+a model holds nobody else up. No model runs in the executor: every node has a worker for that.
+
 The control channel stands where ROS 2 has lifecycle and parameter services. ``clkd launch``
-starts a node with ``CLKD_CONTROL_FD`` naming an inherited socket and writes one JSON object a
-line: ``{"do": "configure"}`` (or activate, deactivate, cleanup, shutdown), ``{"do": "get",
-"name": N}``, ``{"do": "set", "name": N, "value": V}``. The node first writes
-``{"ready": NAME}``, then one answer a request: ``{"ok": true, ...}`` or ``{"ok": false,
-"reason": ...}``. When the channel closes, the launcher has died and the node ends.
+starts a process with ``CLKD_CONTROL_FD`` naming an inherited socket and writes one JSON object a
+line: ``{"node": NODE, "do": "configure"}`` (or activate, deactivate, cleanup, shutdown),
+``{"node": NODE, "do": "get", "name": N}``, ``{"node": NODE, "do": "set", "name": N, "value": V}``.
+The process first writes ``{"ready": [NODE, ...]}``, then one answer a request:
+``{"node": NODE, "ok": true, ...}`` or ``{"node": NODE, "ok": false, "reason": ...}``. When the
+channel closes, the launcher has died and the nodes end.
 """
 
 import json
@@ -19,7 +24,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
-from clkd_core.errors import ClkdError
+from clkd_core.errors import ClkdError, ConfigError
 from clkd_ros import middleware
 from clkd_ros.launcher import CONTROL_FD_VARIABLE
 from clkd_ros.middleware import MultiThreadedExecutor, Parameter, TransitionCallbackReturn
@@ -40,52 +45,64 @@ _WRONG_INPUT = (
 TRANSITIONS = ("configure", "activate", "deactivate", "cleanup", "shutdown")
 
 
-def run_node(
-    build_node: Callable[[], Any],
+def run_nodes(
+    builders: Sequence[Callable[[], Any]],
     args: Sequence[str] | None = None,
     *,
     threads: int = 4,
     until: Callable[[Any], bool] | None = None,
 ) -> int:
-    """Run one node until SIGINT, SIGTERM or the launcher's end.
+    """Run the nodes of one process until SIGINT, SIGTERM or the launcher's end.
 
-    ``--autostart`` among the arguments configures and activates a lifecycle node at once, for
-    use without a launcher.
+    ``--autostart`` among the arguments configures all of them and then activates all of them at
+    once, for use without ``clkd launch``; ``--autostart=configure`` does that much.
 
     Args:
-        build_node: makes the node; called once the middleware is up.
+        builders: each makes a node; called once the middleware is up.
         args: the command line without the program's name; the process's own when None.
         threads: callbacks that may run at the same time, each in its own callback group.
-        until: the node ends by itself when this becomes true of it; asked every 0.1 s.
+        until: the process ends by itself when this becomes true of a node; asked every 0.1 s.
 
     Returns:
-        The exit code: 0 after a clean end, 2 when the node could not be made.
+        The exit code: 0 after a clean end, 2 when a node could not be made.
     """
     arguments = list(sys.argv[1:] if args is None else args)
-    autostart = "--autostart" in arguments
-    logging.basicConfig(level=logging.INFO, format="[%(levelname)s] [%(name)s]: %(message)s")
-    middleware.init(args=[word for word in arguments if word != "--autostart"])
-    node, ended = None, True
     try:
-        node = build_node()
+        return _run(builders, arguments, threads, until)
+    except _WRONG_INPUT as err:
+        print(f"clkd: error: {err}", file=sys.stderr, flush=True)
+        return 2
+
+
+def _run(
+    builders: Sequence[Callable[[], Any]],
+    arguments: list[str],
+    threads: int,
+    until: Callable[[Any], bool] | None,
+) -> int:
+    autostart = _take_autostart(arguments)
+    logging.basicConfig(level=logging.INFO, format="[%(levelname)s] [%(name)s]: %(message)s")
+    middleware.init(args=arguments)
+    nodes: list[Any] = []
+    ended = True
+    try:
+        nodes.extend(build() for build in builders)
         executor = MultiThreadedExecutor(num_threads=threads)
-        executor.add_node(node)
+        for node in nodes:
+            executor.add_node(node)
         try:
-            _serve_launcher(node, executor)
+            _serve_launcher(nodes, executor)
             if autostart:
-                executor.create_task(_autostart, node)
-            _spin(node, executor, until, _stop_on_signals())
+                executor.create_task(_autostart, nodes, autostart)
+            _spin(nodes, executor, until, _stop_on_signals())
         finally:
             _ignore_signals()  # a second SIGINT must not cut the goodbye short
             ended = executor.shutdown(timeout_sec=_LAST_CALLBACK_S)
     except (KeyboardInterrupt, middleware.ExternalShutdownException):
         pass
-    except _WRONG_INPUT as err:
-        print(f"clkd: error: {err}", file=sys.stderr, flush=True)
-        return 2
     finally:
         _ignore_signals()
-        if node is not None:
+        for node in nodes:
             node.destroy_node()
         middleware.try_shutdown()
     if not ended:
@@ -107,24 +124,41 @@ def _stop_on_signals() -> threading.Event:
 
 
 def _spin(
-    node: Any, executor: Any, until: Callable[[Any], bool] | None, stop: threading.Event
+    nodes: Sequence[Any],
+    executor: Any,
+    until: Callable[[Any], bool] | None,
+    stop: threading.Event,
 ) -> None:
-    while middleware.ok() and not stop.is_set() and not (until and until(node)):
+    while middleware.ok() and not stop.is_set() and not (until and any(map(until, nodes))):
         executor.spin_once(timeout_sec=0.1)
 
 
-def _serve_launcher(node: Any, executor: Any) -> None:
+def _serve_launcher(nodes: Sequence[Any], executor: Any) -> None:
     descriptor = os.environ.get(CONTROL_FD_VARIABLE)
     if descriptor:
-        channel = ControlChannel(node, executor, int(descriptor))
+        channel = ControlChannel(nodes, executor, int(descriptor))
         threading.Thread(target=channel.serve, name="control", daemon=True).start()
 
 
-def _autostart(node: Any) -> None:
-    for transition in ("configure", "activate"):
-        if change_state(node, transition) != TransitionCallbackReturn.SUCCESS:
-            node.get_logger().error(f"{transition} failed, the node stays as it is")
-            return
+def _take_autostart(arguments: list[str]) -> list[str]:
+    """The transitions asked for, and the word that asks for them taken away."""
+    found: list[str] = []
+    for word in [word for word in arguments if word.startswith("--autostart")]:
+        arguments.remove(word)
+        found = (word.partition("=")[2] or "configure,activate").split(",")
+    if unknown := sorted(set(found) - set(TRANSITIONS)):
+        raise ConfigError(f"--autostart names {unknown}, expected some of {TRANSITIONS}")
+    return found
+
+
+def _autostart(nodes: Sequence[Any], transitions: Sequence[str]) -> None:
+    for transition in transitions:
+        for node in nodes:
+            if change_state(node, transition) != TransitionCallbackReturn.SUCCESS:
+                node.get_logger().error(f"{transition} failed, the node stays as it is")
+                return
+    for node in nodes:
+        node.get_logger().info(f"done: {', '.join(transitions)}")
 
 
 def _ignore_signals() -> None:
@@ -139,14 +173,15 @@ def change_state(node: Any, transition: str) -> Any:
 
 
 class ControlChannel:
-    """The node's end of the control channel; requests run on the executor, one at a time."""
+    """The nodes' end of the control channel; requests run on the executor."""
 
-    def __init__(self, node: Any, executor: Any, descriptor: int) -> None:
-        self._node = node
+    def __init__(self, nodes: Sequence[Any], executor: Any, descriptor: int) -> None:
+        self._nodes = {node.get_name(): node for node in nodes}
         self._executor = executor
         connection = socket.socket(fileno=descriptor)
         self._requests: TextIO = connection.makefile("r", encoding="utf-8")
         self._answers: TextIO = connection.makefile("w", encoding="utf-8")
+        self._writing = threading.Lock()
 
     def serve(self) -> None:
         """Answer until the launcher closes; its end is ours, told to the main thread by signal.
@@ -154,7 +189,7 @@ class ControlChannel:
         Should the main thread not hear it, the process is left without goodbye.
         """
         try:
-            self._send({"ready": self._node.get_fully_qualified_name()})
+            self._send({"ready": list(self._nodes)})
             for line in self._requests:
                 self._executor.create_task(self._answer, line)
         except (OSError, ValueError):
@@ -164,29 +199,36 @@ class ControlChannel:
         os._exit(1)
 
     def _answer(self, line: str) -> None:
+        request: dict[str, Any] = {}
         try:
-            answer = self._handle(json.loads(line))
+            request = json.loads(line)
+            answer = self._handle(request)
         except Exception as err:
             answer = {"ok": False, "reason": f"{type(err).__name__}: {err}"}
+        answer["node"] = request.get("node")
         try:
             self._send(answer)
         except (OSError, ValueError):
-            self._node.get_logger().warning("the launcher has gone, an answer was lost")
+            logging.getLogger(__name__).warning("the launcher has gone, an answer was lost")
 
     def _handle(self, request: dict[str, Any]) -> dict[str, Any]:
-        action = request.get("do")
+        node, action = self._nodes.get(request.get("node", "")), request.get("do")
+        if node is None:
+            asked = request.get("node")
+            return {"ok": False, "reason": f"no node {asked!r}, expected {list(self._nodes)}"}
         if action in TRANSITIONS:
-            result = change_state(self._node, action)
+            result = change_state(node, action)
             done = result == TransitionCallbackReturn.SUCCESS
             return {"ok": done, "reason": "" if done else f"{action} returned {result}"}
         if action == "get":
-            return {"ok": True, "value": self._node.get_parameter(request["name"]).value}
+            return {"ok": True, "value": node.get_parameter(request["name"]).value}
         if action == "set":
             wanted = Parameter(request["name"], value=request["value"])
-            result = self._node.set_parameters([wanted])[0]
+            result = node.set_parameters([wanted])[0]
             return {"ok": result.successful, "reason": result.reason}
         return {"ok": False, "reason": f"unknown request {action!r}, expected {TRANSITIONS}"}
 
     def _send(self, answer: dict[str, Any]) -> None:
-        self._answers.write(json.dumps(answer) + "\n")
-        self._answers.flush()
+        with self._writing:
+            self._answers.write(json.dumps(answer) + "\n")
+            self._answers.flush()

@@ -5,7 +5,7 @@ import dataclasses
 import inspect
 import textwrap
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,12 +36,15 @@ class _Knob:
     descriptor: ParameterDescriptor
 
 
-def declare_params(node: Node, config_class: type[T]) -> T:
+def declare_params(
+    node: Node, config_class: type[T], *, fixed: Callable[[], bool] = lambda: False
+) -> T:
     """Declare every field of a config dataclass as a parameter and read the values.
 
     Descriptions are the docstrings behind the fields; ranges are the fields' ``RANGE`` metadata.
     A parameter that is declared already is only read, so a node can be configured again.
-    From then on the node refuses run-time changes that the dataclass would refuse.
+    From then on the node refuses run-time changes that the dataclass would refuse, and any while
+    ``fixed()``: the values were read already, and a change would be said to be done that is not.
 
     Raises:
         ConfigError: names every parameter that is of another type or out of range.
@@ -60,15 +63,21 @@ def declare_params(node: Node, config_class: type[T]) -> T:
     values = {knob.name: node.get_parameter(knob.name).value for knob in knobs}
     config = config_from_dict(config_class, _nested(values), source=source)
     if new:
-        node.add_on_set_parameters_callback(lambda changed: _judge(node, config_class, changed))
+        node.add_on_set_parameters_callback(
+            lambda changed: _judge(node, config_class, changed, fixed())
+        )
     return config
 
 
 def _judge(
-    node: Node, config_class: type[Any], changed: Sequence[Parameter]
+    node: Node, config_class: type[Any], changed: Sequence[Parameter], fixed: bool
 ) -> SetParametersResult:
-    """Would the dataclass accept the values with these changes?"""
+    """Would the dataclass accept the values with these changes, and would they be read?"""
     names = [knob.name for knob in _knobs(config_class)]
+    late = [parameter.name for parameter in changed if parameter.name in names]
+    if fixed and late:
+        reason = f"{', '.join(late)}: read when {node.get_name()} is configured; clean it up first"
+        return SetParametersResult(successful=False, reason=reason)
     values = {name: node.get_parameter(name).value for name in names if node.has_parameter(name)}
     values |= {parameter.name: parameter.value for parameter in changed if parameter.name in names}
     try:

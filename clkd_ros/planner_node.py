@@ -1,46 +1,36 @@
 """The fast system: every camera set in, a trajectory out, following the newest decision."""
 
+import threading
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal
 
-from clkd_core.errors import ClkdError, FrameError
+from clkd_core.errors import FrameError
 from clkd_core.process import leave
-from clkd_core.runtime.deadline import FreshDecision, NewestOnly
-from clkd_core.runtime.health import Health
-from clkd_core.types import Decision, Plan, SurroundFrame
+from clkd_core.runtime.failsafe import FailSafeConfig, FailSafePlanner, Planner
+from clkd_core.types import Plan, PlanMode
 from clkd_ros import messages
 from clkd_ros.convert import decision_from_msg, path_to_msg, plan_to_msg
-from clkd_ros.diagnostics import HealthPublisher
-from clkd_ros.inputs import LOG_EVERY_S, FrameInputs, InputConfig, TimedFrame
-from clkd_ros.middleware import LifecycleNode, State, TransitionCallbackReturn
-from clkd_ros.node_process import run_node
-from clkd_ros.params import RANGE, declare_params
+from clkd_ros.frame_node import FrameNode, FrameNodeConfig
+from clkd_ros.inputs import TimedFrame
+from clkd_ros.node_process import run_nodes
+from clkd_ros.visuals import autoware_trajectory_to_msg, markers_to_msg
+
+_WATCH_PERIOD_S = 0.1
+"""How often the node asks whether it has become blind: the rate of the cameras."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlannerNodeConfig(InputConfig):
+class PlannerNodeConfig(FrameNodeConfig):
     """Parameters of the planner node; read when it is configured."""
 
-    checkpoint: str = "runs/demo/student"
-    """Folder of the student whose vision the planner shares; the planner lies inside."""
-    device: str = "auto"
-    """auto (CUDA where there is one), cpu, cuda or cuda:N."""
-    threads: int = field(default=1, metadata={RANGE: (0, 256)})
-    """CPU threads of the model; 0 leaves the choice to torch."""
-    max_decision_age_s: float = field(default=1.0, metadata={RANGE: (0.0, 60.0)})
-    """A decision whose images are older than the frame by more than this is not followed [s]."""
-
-
-class Planner(Protocol):
-    """What the node needs of ``clkd_core.runtime.planning.PlannerEngine``."""
-
-    def plan(self, frame: SurroundFrame, decision: Decision | None) -> Plan:
-        """Plan from one frame; FrameError when it cannot be used."""
-
-    def warm_up(self) -> None:
-        """Make the first plan as fast as the later ones."""
+    fail_safe: FailSafeConfig = field(default_factory=FailSafeConfig)
+    """When it stops trusting, and how it brakes then."""
+    frame_age_from: Literal["arrival", "stamp"] = "arrival"
+    """What the age of a frame is counted from. arrival: when its set was complete in the node;
+    stamp: its capture, for cameras that stamp on the node's clock."""
 
 
 def load_planner(config: PlannerNodeConfig) -> Planner:
@@ -52,96 +42,92 @@ def load_planner(config: PlannerNodeConfig) -> Planner:
     )
 
 
-class PlannerNode(LifecycleNode):
-    """Plans from every frame; says so in its message when no fresh decision was there."""
+class PlannerNode(FrameNode):
+    """Plans from every frame, and says in its message when it had to do without something."""
+
+    config_class = PlannerNodeConfig
 
     def __init__(
         self, build_planner: Callable[[PlannerNodeConfig], Planner] = load_planner, **options: Any
     ) -> None:
         """``options`` go to the middleware's node; tests pass a ``build_planner`` of a fake."""
-        super().__init__("planner", **options)
-        self._build_planner = build_planner
+        super().__init__("planner", build_planner, **options)
+        self._speaking = threading.Lock()  # a plan in the making and a blind stop take turns
 
-    def on_configure(self, state: State) -> TransitionCallbackReturn:
-        """Load and warm up; FAILURE with one line in the log when that cannot be done."""
-        try:
-            self._config = declare_params(self, PlannerNodeConfig)
-            self._planner = self._build_planner(self._config)
-            self._planner.warm_up()
-        except ClkdError as err:
-            self.get_logger().error(f"cannot be configured: {err}")
-            return TransitionCallbackReturn.FAILURE
-        self._plan_pub = self.create_lifecycle_publisher(
-            messages.PlannedTrajectory, "~/output/trajectory", 1
-        )
-        self._path_pub = self.create_lifecycle_publisher(messages.Path, "~/output/path", 1)
-        self._health = Health()
-        return TransitionCallbackReturn.SUCCESS
+    def prepare(self, model: Planner) -> None:
+        """Keep the planner, announce the trajectory in all its forms."""
+        self._model = model
+        self._plan_pub = self.advertise(messages.PlannedTrajectory, "~/output/trajectory")
+        self._path_pub = self.advertise(messages.Path, "~/output/path")
+        self._marker_pub = self.advertise(messages.MarkerArray, "~/output/markers")
+        autoware = messages.autoware_trajectory_class()
+        self._autoware_pub = autoware and self.advertise(autoware, "~/output/autoware_trajectory")
 
-    def on_activate(self, state: State) -> TransitionCallbackReturn:
-        """Start listening and planning."""
-        self._decisions = FreshDecision(self._config.max_decision_age_s)
-        self._worker = NewestOnly(self._answer, on_replaced=self._count_replaced, name="planner")
+    def start(self) -> None:
+        """Remember nothing of before; hear decisions and watch out for blindness."""
+        # A step of the machine's clock must not look like blindness, a slow replay neither.
+        simulated = self.get_parameter("use_sim_time").value
+        clock_s = (lambda: self._now_ns() / 1e9) if simulated else time.monotonic
+        self._planner = FailSafePlanner(self._model, self.config.fail_safe, clock_s=clock_s)
+        self._newest_decision: Any = None
         self._decision_sub = self.create_subscription(
             messages.MetaAction, "~/input/meta_action", self._on_decision, 1
         )
-        self._inputs = FrameInputs(self, self._config, self._worker.submit, self._health)
-        self._health_pub = HealthPublisher(self, self._health, self._inputs.unused_images)
-        return super().on_activate(state)
+        self._watchdog = self.create_timer(_WATCH_PERIOD_S, self._watch)
 
-    def on_deactivate(self, state: State) -> TransitionCallbackReturn:
-        """Stop listening; a plan in the making is finished but not published."""
-        self._health_pub.close()
-        self._inputs.close()
+    def stop(self) -> None:
+        """Neither hear nor watch."""
+        self.destroy_timer(self._watchdog)
         self.destroy_subscription(self._decision_sub)
-        self._worker.close()
-        return super().on_deactivate(state)
 
-    def on_cleanup(self, state: State) -> TransitionCallbackReturn:
-        """Let the model go."""
-        self.destroy_lifecycle_publisher(self._plan_pub)
-        self.destroy_lifecycle_publisher(self._path_pub)
-        del self._planner
-        return TransitionCallbackReturn.SUCCESS
+    def release(self) -> None:
+        """Let the planner go."""
+        del self._model
 
-    def destroy_node(self) -> None:
-        """End the worker before the publishers it uses."""
-        if hasattr(self, "_worker"):
-            self._worker.close()
-        super().destroy_node()
+    def answer(self, timed: TimedFrame) -> None:
+        """Plan, publish, count."""
+        plan = self._planner.plan(timed.frame, age_s=self._age_s(timed))
+        with self._speaking:
+            self._publish(plan)
+        self.health.count_answer(timed.elapsed_ms())
+
+    def _watch(self) -> None:
+        with self._speaking:
+            plan = self._planner.plan_blind(self._now_ns())
+            if plan is not None:
+                self._publish(plan)
+
+    def _publish(self, plan: Plan) -> None:
+        followed = plan.mode is PlanMode.FOLLOWING
+        self._plan_pub.publish(plan_to_msg(plan))
+        self._path_pub.publish(path_to_msg(plan))
+        self._marker_pub.publish(markers_to_msg(plan, self._newest_decision if followed else None))
+        if self._autoware_pub:
+            self._autoware_pub.publish(autoware_trajectory_to_msg(plan))
+        if not followed:
+            self.flag("; ".join(plan.degraded), plan.mode.name.lower().replace("_", " "))
 
     def _on_decision(self, msg: messages.MetaAction) -> None:
         try:
-            self._decisions.push(decision_from_msg(msg))
+            decision = decision_from_msg(msg)
         except FrameError as err:
-            self._refuse(str(err), "unusable decision")
-
-    def _answer(self, timed: TimedFrame) -> None:
-        decision, reasons = self._decisions.at(timed.frame.stamp_ns)
-        try:
-            plan = self._planner.plan(timed.frame, decision)
-        except FrameError as err:
-            self._refuse(str(err), "unusable frame")
+            self.refuse(str(err), "unusable decision")
             return
-        plan = replace(plan, degraded=plan.degraded + reasons)
-        self._plan_pub.publish(plan_to_msg(plan))
-        self._path_pub.publish(path_to_msg(plan))
-        self._health.count_answer(timed.elapsed_ms())
-        for reason in reasons:
-            self._health.count_flag("no fresh decision")
-            self.get_logger().warning(reason, throttle_duration_sec=LOG_EVERY_S)
+        self._planner.push_decision(decision)
+        self._newest_decision = decision
 
-    def _count_replaced(self, timed: TimedFrame) -> None:
-        self._health.count_drop("replaced by a newer frame")
+    def _age_s(self, timed: TimedFrame) -> float:
+        if self.config.frame_age_from == "arrival":
+            return timed.elapsed_ms() / 1e3
+        return (self._now_ns() - timed.frame.stamp_ns) / 1e9
 
-    def _refuse(self, text: str, reason: str) -> None:
-        self._health.count_drop(reason)
-        self.get_logger().warning(text, throttle_duration_sec=LOG_EVERY_S)
+    def _now_ns(self) -> int:
+        return int(self.get_clock().now().nanoseconds)
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node until it is told to stop."""
-    return run_node(PlannerNode, args)
+    return run_nodes([PlannerNode], args)
 
 
 if __name__ == "__main__":

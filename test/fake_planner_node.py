@@ -3,8 +3,8 @@
 from fakes import FakePlanner
 
 from clkd_core.process import leave
-from clkd_ros.node_process import run_node
+from clkd_ros.node_process import run_nodes
 from clkd_ros.planner_node import PlannerNode
 
 if __name__ == "__main__":
-    leave(run_node(lambda: PlannerNode(build_planner=lambda config: FakePlanner())))
+    leave(run_nodes([lambda: PlannerNode(build_planner=lambda config: FakePlanner())]))

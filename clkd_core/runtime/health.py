@@ -1,6 +1,7 @@
 """What a running node says about itself: rate, drops by reason, latency percentiles."""
 
 import math
+import sys
 import threading
 import time
 from collections import Counter, deque
@@ -8,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import psutil
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,7 @@ RATE_WINDOW_S = 5.0
 """Seconds over which the rate of answers is counted."""
 
 _LATENCY_WINDOW = 1000
+_MIB = 1 << 20
 _MAX_REASONS = 32
 """Distinct reasons kept; later ones are counted as ``other`` so that memory stays bounded."""
 
@@ -106,3 +109,17 @@ def compute_percentiles(latencies_ms: list[float]) -> tuple[float, float, float]
         return math.nan, math.nan, math.nan
     p50, p95, p99 = np.percentile(np.asarray(latencies_ms, np.float64), (50, 95, 99))
     return float(p50), float(p95), float(p99)
+
+
+def measure_memory() -> dict[str, str]:
+    """Memory of this process [MiB]: resident, and what torch holds on each GPU it has used.
+
+    Nodes that share a process share these figures.
+    """
+    memory = {"memory_mib": f"{psutil.Process().memory_info().rss / _MIB:.0f}"}
+    torch = sys.modules.get("torch")  # whoever has not loaded it holds nothing there
+    if torch is not None and torch.cuda.is_initialized():
+        for device in range(torch.cuda.device_count()):
+            if reserved := torch.cuda.memory_reserved(device):
+                memory[f"memory_cuda{device}_mib"] = f"{reserved / _MIB:.0f}"
+    return memory

@@ -45,11 +45,11 @@ class SyncConfig:
 
     cameras: tuple[str, ...] = CAMERAS
     """Cameras that are waited for."""
-    tolerance_ms: float = 50.0
+    tolerance_ms: float = field(default=50.0, metadata={"range": (0.0, 10_000.0)})
     """Largest difference between the stamps of one set [ms], > 0; nuScenes' keyframes span 43."""
-    silent_after_ms: float = 250.0
+    silent_after_ms: float = field(default=250.0, metadata={"range": (0.0, 60_000.0)})
     """A camera that lags behind the others by this much is masked, not waited for [ms], > 0."""
-    ego_max_age_ms: float = 500.0
+    ego_max_age_ms: float = field(default=500.0, metadata={"range": (0.0, 60_000.0)})
     """Odometry older than this at the frame's stamp counts as missing [ms], > 0."""
 
     def __post_init__(self) -> None:

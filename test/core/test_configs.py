@@ -24,7 +24,7 @@ def by_dataclass(cls: type[Any]) -> Callable[[Path], object]:
 
 def read_nodes(path: Path) -> object:
     """Nodes, remaps and parameters have a reader of their own."""
-    from clkd_ros.launcher import load_system
+    from clkd_ros.system import load_system
 
     return load_system(path)
 

@@ -36,7 +36,7 @@ PREAMBLE = """
 import sys, time
 from clkd_ros.messages import CompressedImage, MetaAction, String
 from clkd_ros.middleware import *
-from clkd_ros.node_process import run_node
+from clkd_ros.node_process import run_nodes
 """
 
 
@@ -114,7 +114,7 @@ class Echo(Node):
         answer.inference_ms, answer.reason = float("nan"), f"{len(msg.data)} bytes {msg.format}"
         self.out.publish(answer)
 
-sys.exit(run_node(Echo))
+sys.exit(run_nodes([Echo]))
 """
 
 
@@ -150,7 +150,7 @@ def test_latched_message_reaches_a_process_that_starts_later(node: Any, start_pe
                 self.out = self.create_publisher(String, "/heard", latched)
                 self.create_subscription(String, "/route", self.out.publish, latched)
 
-        sys.exit(run_node(Late))
+        sys.exit(run_nodes([Late]))
     """)
     wait_until(lambda: got == ["turn left"], "the latched message, there and back")
 
@@ -187,7 +187,7 @@ def test_six_cameras_of_150_kb_at_12_hz_lose_nothing(node: Any, start_peer: Any)
                 for publisher in self.pubs:
                     publisher.publish(self.image)
 
-        sys.exit(run_node(Cameras))
+        sys.exit(run_nodes([Cameras]))
     """)
     wait_until(lambda: all(len(stamps) >= 36 for stamps in got.values()), "216 images", 15.0)
     assert all(stamps == list(range(36)) for stamps in got.values())
@@ -209,7 +209,7 @@ def test_signal_ends_a_spinning_node_cleanly(
         def build():
             return Sleeper("sleeper")
 
-        sys.exit(run_node(build))
+        sys.exit(run_nodes([build]))
     """)
     wait_until(lambda: "sleeper" in node.get_node_names(), "the node to be seen")
     time.sleep(0.3)  # spinning begins just after the name is known

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +16,24 @@ import psutil
 import pytest
 from fakes import children, wait_until
 
-from clkd_core.errors import ClkdError, ConfigError
-from clkd_ros.launcher import (
-    LaunchedSystem,
-    NodeSpec,
-    SystemSpec,
-    default_system_file,
-    load_system,
-    parse_launch_arguments,
-)
+from clkd_core.errors import ClkdError
+from clkd_ros.launcher import LaunchedSystem
+from clkd_ros.system import CompositionSpec, NodeSpec, SystemSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 _DOMAINS = itertools.count(61 + os.getpid() % 30)
 
 WORKER = """
     import os, sys, time
+    from functools import partial
     from clkd_ros.middleware import *
-    from clkd_ros.node_process import run_node
+    from clkd_ros.node_process import run_nodes
 
     OK, NO = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
     class Worker(LifecycleNode):
-        def __init__(self):
-            super().__init__("worker")
+        def __init__(self, name):
+            super().__init__(name)
             self.mode = self.declare_parameter("mode", "good").value
             self.declare_parameter("limit", 1.0)
 
@@ -61,7 +57,8 @@ WORKER = """
             super().destroy_node()
 
     if __name__ == "__main__":
-        sys.exit(run_node(Worker))
+        names = [word[:3] for word in sys.argv if ":mode:=" in word] or ["worker"]
+        sys.exit(run_nodes([partial(Worker, name) for name in names]))
 """
 
 
@@ -90,14 +87,14 @@ def test_nodes_come_up_take_parameters_log_by_name_and_end_with_zero(
     with LaunchedSystem(system(worker_module, one="good", two="good")) as launched:
         launched.wait_active(20.0)
         launched.check_running()
-        node = launched.nodes["one"]
+        node = launched.processes["one"]
 
         def ask(**request: Any) -> dict[str, Any]:
-            node.send(request)
+            node.send({"node": "one", **request})
             return node.receive(time.monotonic() + 5.0, "answer")
 
         assert ask(do="set", name="limit", value=2.5)["ok"]
-        assert ask(do="get", name="limit") == {"ok": True, "value": 2.5}
+        assert ask(do="get", name="limit") == {"node": "one", "ok": True, "value": 2.5}
         assert "DOUBLE" in ask(do="set", name="limit", value="much")["reason"]
         assert not ask(do="dance")["ok"]
         start_s = time.monotonic()
@@ -144,15 +141,84 @@ def test_deaf_node_is_killed_within_three_seconds(worker_module: str) -> None:
 def test_node_that_ends_while_the_system_runs_is_reported(worker_module: str) -> None:
     with LaunchedSystem(system(worker_module, one="good", two="good")) as launched:
         launched.wait_active(20.0)
-        launched.nodes["two"].process.kill()
-        launched.nodes["two"].process.wait()
+        launched.processes["two"].process.kill()
+        launched.processes["two"].process.wait()
         with pytest.raises(ClkdError, match="'two' ended with exit code -9"):
             launched.check_running()
         with pytest.raises(ClkdError, match="'two'"):
             launched.wait_for_end("one", 5.0)
 
 
+def test_nodes_of_one_process_are_told_apart_by_parameters_transitions_and_answers(
+    worker_module: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    both = CompositionSpec(
+        name="both", module=worker_module, executable="both", nodes=("one", "two")
+    )
+    described = replace(system(worker_module, one="good", two="good"), composition=both)
+    with LaunchedSystem(described) as launched:
+        assert list(launched.processes) == ["both"]
+        launched.wait_active(20.0)
+        process = launched.processes["both"]
+
+        def ask(**request: Any) -> dict[str, Any]:
+            process.send(request)
+            return process.receive(time.monotonic() + 5.0, "answer")
+
+        assert ask(node="two", do="set", name="limit", value=2.5)["ok"]
+        assert ask(node="one", do="get", name="limit")["value"] == 1.0
+        assert ask(node="two", do="get", name="limit")["value"] == 2.5
+        assert "no node 'three'" in ask(node="three", do="get", name="limit")["reason"]
+    assert capfd.readouterr().err.count("at work") == 2
+    bad = replace(system(worker_module, one="good", two="bad"), composition=both)
+    with (
+        pytest.raises(ClkdError, match="node 'two' could not configure"),
+        LaunchedSystem(bad) as launched,
+    ):
+        launched.wait_active(20.0)
+
+
+def test_process_that_dies_is_started_again_and_its_nodes_brought_up(
+    worker_module: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with LaunchedSystem(system(worker_module, one="good", two="good")) as launched:
+        launched.wait_active(20.0)
+        assert launched.respawn(20.0) == []
+        dead = launched.processes["two"].process
+        dead.kill()
+        dead.wait()
+        (line,) = launched.respawn(20.0)
+        assert "'two' ended with exit code -9" in line
+        launched.check_running()
+        assert launched.processes["two"].process.pid != dead.pid
+    assert capfd.readouterr().err.count("at work") == 3
+
+
+def test_process_that_dies_too_often_is_given_up_and_a_referee_is_not_started_again(
+    worker_module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clkd_ros.launcher.RESPAWN_LIMIT", 1)
+    with LaunchedSystem(system(worker_module, one="good")) as launched:
+        launched.wait_active(20.0)
+        launched.processes["one"].process.kill()
+        launched.processes["one"].process.wait()
+        assert launched.respawn(20.0)
+        launched.processes["one"].process.kill()
+        launched.processes["one"].process.wait()
+        with pytest.raises(ClkdError, match="'one' ended with exit code -9"):
+            launched.respawn(20.0)
+    referee = NodeSpec(name="one", module=worker_module, executable="worker", when="evaluate")
+    with LaunchedSystem(SystemSpec(nodes=(referee,))) as launched:
+        launched.wait_active(20.0)
+        launched.processes["one"].process.kill()
+        launched.processes["one"].process.wait()
+        assert "'one' ended with exit code -9" in launched.respawn(20.0)[0]
+        assert launched.respawn(20.0) == []
+
+
 LAUNCH_YAML = """
+arguments:
+  evaluate: {default: false}
 nodes:
   - {name: one, module: MODULE, executable: worker}
   - {name: two, module: MODULE, executable: worker, when: evaluate}
@@ -195,7 +261,7 @@ def wait_for_line(process: "subprocess.Popen[str]", start: str) -> None:
 
 
 def test_launch_ends_on_ctrl_c_with_every_exit_code(launch_command: Any) -> None:
-    process = launch_command("--evaluate")
+    process = launch_command("evaluate:=true")
     wait_for_line(process, "active: one, two")
     nodes = psutil.Process(process.pid).children()
     start_s = time.monotonic()
@@ -219,46 +285,5 @@ def test_launch_names_what_is_wrong_with_its_words(launch_command: Any) -> None:
     process = launch_command("one.limit:=a lot")
     said, _ = process.communicate(timeout=20.0)
     assert process.returncode == 2
-    assert "clkd: error: node 'one'" in said and "limit" in said
+    assert "clkd: error: 'one'" in said and "limit" in said
     assert "Traceback" not in said
-
-
-def test_arguments_reach_the_parameters_they_name() -> None:
-    given = parse_launch_arguments(["checkpoint:=some/where", "planner.threads:=3"])
-    nodes = {node.name: node for node in load_system(default_system_file(), given).nodes}
-    assert set(nodes) == {"vlm", "planner"}
-    assert nodes["vlm"].parameters["checkpoint"] == "some/where"
-    assert nodes["planner"].parameters["checkpoint"] == "some/where"
-    assert nodes["planner"].parameters["threads"] == 3
-    scored = load_system(default_system_file(), {}, evaluate=True)
-    assert [node.name for node in scored.nodes] == ["vlm", "planner", "evaluator"]
-
-
-@pytest.mark.parametrize(
-    ("words", "hint"),
-    [
-        (["checkpont:=x"], "did you mean 'checkpoint'"),
-        (["nobody.threads:=1"], "nobody.threads"),
-        (["checkpoint=x"], "name:=value"),
-    ],
-)
-def test_unknown_launch_argument_is_refused(words: list[str], hint: str) -> None:
-    with pytest.raises(ConfigError, match=hint):
-        load_system(default_system_file(), parse_launch_arguments(words))
-
-
-def test_node_arguments_keep_types_through_yaml() -> None:
-    from clkd_ros.embedded.arguments import parse_arguments
-
-    parameters = {"a": 1e-5, "b": "1", "c": True, "d": {"e": [1, 2]}, "f": "", "g": 2.0}
-    spec = NodeSpec(
-        name="n", module="m", executable="x", parameters=parameters, remappings={"~/a": "/b"}
-    )
-    parsed, rest = parse_arguments(spec.arguments())
-    flat = {"a": 1e-5, "b": "1", "c": True, "d.e": [1, 2], "f": "", "g": 2.0}
-    found = parsed.parameters_of("/n")
-    assert found == flat
-    assert [type(found[name]) for name in "abcg"] == [float, str, bool, float]
-    assert parsed.node_name("other") == "n"
-    assert parsed.remapped("~/a", "n", "/") == "/b"
-    assert rest == []

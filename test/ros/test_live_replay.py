@@ -38,7 +38,6 @@ from clkd_core.types import (
     RouteCommand,
     Trajectory,
 )
-from clkd_ros.launcher import SystemSpec
 from clkd_ros.live_replay import (
     UNHEARD,
     Views,
@@ -48,6 +47,7 @@ from clkd_ros.live_replay import (
     find_views,
     run_system,
 )
+from clkd_ros.system import SystemSpec
 
 MS = 1_000_000
 START_NS = 1_500_000_000_000 * MS
@@ -105,7 +105,7 @@ def fake_system(tmp_path: Path, keyframes: int, views: Views | None = None) -> S
     system = describe_system(words(tmp_path), keyframes, views)
     fakes = {"vlm": "fake_vlm_node", "planner": "fake_planner_node"}
     nodes = [replace(node, module=fakes.get(node.name, node.module)) for node in system.nodes]
-    return replace(system, nodes=tuple(nodes))
+    return replace(system, nodes=tuple(nodes), composed=False)
 
 
 @pytest.fixture

@@ -10,13 +10,14 @@ from fakes import FakePlanner, one_hot, wait_until
 from ros_graph import Graph, running_graph
 
 from clkd_core.errors import CheckpointError
-from clkd_core.types import CAMERAS, META_ACTIONS, Decision
+from clkd_core.types import CAMERAS, META_ACTIONS, Decision, PlanMode
 from clkd_ros.convert import decision_to_msg
-from clkd_ros.messages import Path, PlannedTrajectory
-from clkd_ros.middleware import TransitionCallbackReturn
+from clkd_ros.messages import DiagnosticArray, MarkerArray, Path, PlannedTrajectory
+from clkd_ros.middleware import Parameter, TransitionCallbackReturn
 from clkd_ros.planner_node import PlannerNode
 
 OUTPUT = "/planner/output/trajectory"
+FOLLOWING = PlanMode.FOLLOWING
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_planner_follows_the_newest_fresh_decision_and_says_which(graph: Graph) 
     planner = FakePlanner()
     heard = start_planner(graph, planner)
     publish_decision(graph, graph.stamp_ns)
-    msg = graph.show_until("planner", heard, lambda msg: msg.with_decision)
+    msg = graph.show_until("planner", heard, lambda msg: msg.mode == FOLLOWING)
     assert planner.warm
     assert planner.asked[-1][1] is not None
     assert planner.asked[-1][1].action == META_ACTIONS[3]
@@ -54,7 +55,7 @@ def test_planner_without_a_decision_plans_alone_and_says_so(graph: Graph) -> Non
     planner = FakePlanner()
     heard = start_planner(graph, planner)
     graph.show_until("planner", heard, lambda msg: True)
-    assert not heard[-1].with_decision
+    assert heard[-1].mode == PlanMode.WITHOUT_DECISION
     assert heard[-1].degraded
     assert "no decision yet" in heard[-1].reason
 
@@ -62,8 +63,8 @@ def test_planner_without_a_decision_plans_alone_and_says_so(graph: Graph) -> Non
 def test_planner_stops_following_a_decision_that_is_too_old(graph: Graph) -> None:
     heard = start_planner(graph, FakePlanner())
     publish_decision(graph, graph.stamp_ns)
-    graph.show_until("planner", heard, lambda msg: msg.with_decision)
-    msg = graph.show_until("planner", heard, lambda msg: not msg.with_decision)
+    graph.show_until("planner", heard, lambda msg: msg.mode == FOLLOWING)
+    msg = graph.show_until("planner", heard, lambda msg: msg.mode != FOLLOWING)
     assert "1.1 s old, limit 1 s" in msg.reason
 
 
@@ -94,7 +95,7 @@ def test_planner_goes_on_after_bad_decisions_images_and_odometry(graph: Graph) -
     graph.publish("/planner/input/meta_action", bad)
     graph.publish_set("planner", graph.stamp_ns, bad=CAMERAS)
     msg = graph.show_until("planner", heard, lambda msg: "nan" in msg.reason)
-    assert not msg.with_decision
+    assert msg.mode == PlanMode.WITHOUT_DECISION
 
 
 def test_planner_is_not_configured_by_a_bad_checkpoint(graph: Graph) -> None:
@@ -104,3 +105,64 @@ def test_planner_is_not_configured_by_a_bad_checkpoint(graph: Graph) -> None:
     node = PlannerNode(build_planner=refuse)
     assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
     node.destroy_node()
+
+
+def test_planner_that_is_left_without_decisions_brakes_along_its_last_path(graph: Graph) -> None:
+    heard = start_planner(graph, FakePlanner())
+    graph.publish_odometry("planner", graph.stamp_ns, 6.0)
+    publish_decision(graph, graph.stamp_ns)
+    graph.show_until("planner", heard, lambda msg: msg.mode == FOLLOWING)
+    graph.stamp_ns += 3_500_000_000
+    graph.publish_odometry("planner", graph.stamp_ns, 6.0)
+    msg = graph.show_until("planner", heard, lambda msg: msg.mode == PlanMode.STOPPING)
+    steps_m = np.diff(np.asarray(msg.x_m))
+    assert (np.diff(steps_m) < 0).all(), "each step is shorter than the one before"
+    assert "no fresh decision for 3.6 s, limit 3 s" in msg.reason
+    publish_decision(graph, graph.stamp_ns)
+    graph.show_until("planner", heard, lambda msg: msg.mode == FOLLOWING)
+
+
+def test_planner_that_sees_no_frames_any_more_stops_by_itself_and_says_so(graph: Graph) -> None:
+    heard = start_planner(graph, FakePlanner())
+    diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
+    graph.publish_odometry("planner", graph.stamp_ns, 6.0)
+    publish_decision(graph, graph.stamp_ns)
+    graph.show_until("planner", heard, lambda msg: msg.mode == FOLLOWING)
+    wait_until(lambda: heard[-1].mode == PlanMode.STOPPING, "a stop without a frame", 2.0)
+    assert "no usable frame for" in heard[-1].reason
+    wait_until(lambda: len(heard) > 5, "more of them", 2.0)
+    wait_until(lambda: "flagged: stopping" in told(diagnostics), "the diagnostics tell", 3.0)
+    assert "memory_mib" in told(diagnostics)
+    graph.show_until("planner", heard, lambda msg: msg.mode != PlanMode.STOPPING)
+
+
+def told(heard: list[Any]) -> set[str]:
+    return {pair.key for msg in heard for status in msg.status for pair in status.values}
+
+
+def test_planner_shows_its_plan_and_the_decision_it_follows_as_markers(graph: Graph) -> None:
+    heard = start_planner(graph, FakePlanner())
+    markers = graph.listen(MarkerArray, "/planner/output/markers")
+    publish_decision(graph, graph.stamp_ns)
+    graph.show_until("planner", heard, lambda msg: msg.mode == FOLLOWING)
+    wanted = META_ACTIONS[3].text
+    wait_until(
+        lambda: any(wanted in one.text for msg in markers for one in msg.markers), "its text", 3.0
+    )
+
+
+def test_parameters_of_a_configured_planner_cannot_be_changed_until_it_is_cleaned_up() -> None:
+    with running_graph():
+        node = PlannerNode(lambda config: FakePlanner())
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        wanted = Parameter("fail_safe.stop_after_s", value=5.0)
+        (refused,) = node.set_parameters([wanted])
+        assert not refused.successful
+        assert "clean it up first" in refused.reason
+        assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
+        assert node.set_parameters([wanted])[0].successful
+        (bad,) = node.set_parameters([Parameter("device", value="nonsense")])
+        assert "expected auto, cpu, cuda or cuda:N" in bad.reason
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        assert node.config.fail_safe.stop_after_s == 5.0
+        node.destroy_node()
