@@ -48,6 +48,10 @@ test-ros: $(READY_TEST)
 	  echo "make test-ros: rclpy cannot be imported by $(BIN)/python: source ROS 2 first, and let" \
 	    "PYTHON be the one ROS 2 was built for (see README)" >&2; exit 1; }
 	CLKD_REQUIRE_ROS=1 $(BIN)/pytest test/ros
+	@for file in test/ros/*_launch_test.py; do \
+	  echo "launch_test $$file"; \
+	  PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH="$(CURDIR)/test:$$PYTHONPATH" \
+	    $(BIN)/python -m launch_testing.launch_test $$file || exit 1; done
 
 world-check: $(READY)
 	$(BIN)/python -m clkd_core.distill config/train/world-check.yaml --resume

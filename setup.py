@@ -1,8 +1,9 @@
 """pip's half of the packaging: what follows from the folder layout. colcon ignores this file.
 
 ``msg``, ``config``, ``launch`` and ``weights`` lie at the root because colcon wants them there. In
-a wheel they travel as data of ``clkd_core`` (``clkd_core/share/...``): both
-clkd_core.data.bags.ros_types and clkd_core.files.shared_folder look there when no source checkout surrounds the package.
+a wheel they travel as data of ``clkd_core`` (``clkd_core/share/...``), where
+clkd_core.data.bags.ros_types and clkd_core.files.shared_folder look when no source checkout
+surrounds the package.
 """
 
 from pathlib import Path
