@@ -129,3 +129,12 @@ def shared_folder(name: str) -> Path:
         if folder.is_dir():
             return folder
     raise DataError(f"no folder {name!r} in {package / 'share'} or {package.parent}")
+
+
+def shipped_student() -> Path:
+    """Folder of the student and planner that come with the package.
+
+    Raises:
+        DataError: they were not installed.
+    """
+    return shared_folder("weights") / "nano"

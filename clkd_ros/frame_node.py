@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from clkd_core.errors import ClkdError, ConfigError, FrameError
-from clkd_core.files import shared_folder
+from clkd_core.files import shipped_student
 from clkd_core.runtime.deadline import NewestOnly
 from clkd_core.runtime.health import Health
 from clkd_ros.diagnostics import HealthPublisher
@@ -18,10 +18,6 @@ from clkd_ros.params import RANGE, declare_params
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
-def _shipped_student() -> str:
-    return str(shared_folder("weights") / "nano")
-
-
 @dataclass(frozen=True, kw_only=True)
 class FrameNodeConfig(InputConfig):
     """Parameters of a node with a model; read when it is configured.
@@ -30,7 +26,7 @@ class FrameNodeConfig(InputConfig):
         ConfigError: the device is none.
     """
 
-    checkpoint: str = field(default_factory=_shipped_student)
+    checkpoint: str = field(default_factory=lambda: str(shipped_student()))
     """Folder of the distilled student, its planner inside; the shipped one when not given."""
     device: str = "auto"
     """auto (CUDA where there is one), cpu, cuda or cuda:N."""

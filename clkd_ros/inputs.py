@@ -13,6 +13,7 @@ from clkd_core.types import CameraImage, EgoState, SurroundFrame
 from clkd_ros import convert, messages
 from clkd_ros.middleware import DurabilityPolicy, Node, QoSProfile, ReliabilityPolicy
 from clkd_ros.params import RANGE
+from clkd_ros.raw_images import converter_name
 
 Stamped = TypeVar("Stamped", CameraImage, EgoState)
 
@@ -95,6 +96,8 @@ class FrameInputs:
         self._convert: Callable[[Any], CameraImage] = (
             convert.image_from_compressed_msg if compressed else convert.image_from_raw_msg
         )
+        if not compressed:  # the trial of cv_bridge is over before the first frame
+            node.get_logger().info(f"raw images are converted by {converter_name()}")
         qos = config.sensor_qos
         # Executors serve what is ready in the order of creation: an image that completes a frame
         # comes after the odometry and the command that waited beside it.

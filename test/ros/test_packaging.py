@@ -117,7 +117,9 @@ def packages_in_actions(tree: ast.Module) -> set[str]:
 
 
 def test_every_package_that_a_launch_file_starts_is_declared() -> None:
-    started = {name for _, tree in trees("launch") for name in packages_in_actions(tree)}
+    shared = ast.parse(read("clkd_ros/ros2_launch.py"))
+    files = [tree for _, tree in trees("launch")] + [shared]
+    started = {name for tree in files for name in packages_in_actions(tree)}
     assert "clkd_ros" in started
     assert started - RUN_KEYS == {"clkd_ros"}
 

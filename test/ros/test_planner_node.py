@@ -1,6 +1,7 @@
 """The fast node in process with a fake planner."""
 
 import math
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,8 +12,8 @@ from ros_graph import Graph, running_graph
 
 from clkd_core.errors import CheckpointError
 from clkd_core.types import CAMERAS, META_ACTIONS, Decision, PlanMode
-from clkd_ros.convert import decision_to_msg
-from clkd_ros.messages import DiagnosticArray, MarkerArray, Path, PlannedTrajectory
+from clkd_ros.convert import decision_to_msg, stamp_ns_from_msg, stamp_to_msg
+from clkd_ros.messages import Clock, DiagnosticArray, MarkerArray, Path, PlannedTrajectory
 from clkd_ros.middleware import Parameter, TransitionCallbackReturn
 from clkd_ros.planner_node import PlannerNode
 
@@ -134,6 +135,33 @@ def test_planner_that_sees_no_frames_any_more_stops_by_itself_and_says_so(graph:
     wait_until(lambda: "flagged: stopping" in told(diagnostics), "the diagnostics tell", 3.0)
     assert "memory_mib" in told(diagnostics)
     graph.show_until("planner", heard, lambda msg: msg.mode != PlanMode.STOPPING)
+
+
+def test_planner_in_simulated_time_is_blind_by_that_time_only(graph: Graph) -> None:
+    simulated = [Parameter("use_sim_time", value=True)]
+    graph.start(PlannerNode(lambda config: FakePlanner(), parameter_overrides=simulated))
+    heard = graph.listen(PlannedTrajectory, OUTPUT)
+
+    def tell(stamp_ns: int) -> None:
+        graph.publish("/clock", Clock(clock=stamp_to_msg(stamp_ns)))
+
+    graph.show_until("planner", heard, lambda msg: True, before_each=tell)
+    shown = len(heard)
+    with pytest.raises(AssertionError):  # the clock stands: a paused bag is no blindness
+        wait_until(lambda: len(heard) > shown, "nothing", 1.0)
+
+    def blind() -> bool:
+        graph.stamp_ns += 100_000_000
+        tell(graph.stamp_ns)
+        time.sleep(0.02)
+        return heard[-1].mode == PlanMode.STOPPING
+
+    wait_until(blind, "a stop when the simulated time goes on without frames", 10.0)
+    graph.stamp_ns -= 60_000_000_000  # a bag that loops
+    msg = graph.show_until(
+        "planner", heard, lambda msg: msg.mode != PlanMode.STOPPING, before_each=tell
+    )
+    assert stamp_ns_from_msg(msg.header.stamp) == graph.stamp_ns
 
 
 def told(heard: list[Any]) -> set[str]:
