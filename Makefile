@@ -47,8 +47,8 @@ test-ros: $(READY_TEST)
 	@$(BIN)/python -c 'import rclpy' || { \
 	  echo "make test-ros: rclpy cannot be imported by $(BIN)/python: source ROS 2 first, and let" \
 	    "PYTHON be the one ROS 2 was built for (see README)" >&2; exit 1; }
-	CLKD_REQUIRE_ROS=1 $(BIN)/pytest test/ros
-	@for file in test/ros/*_launch_test.py; do \
+	CLKD_REQUIRE_ROS=1 ROS_PYTHON_CHECK_FIELDS=1 $(BIN)/pytest test/ros
+	@for file in test/ros/launched/*.py; do \
 	  echo "launch_test $$file"; \
 	  PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH="$(CURDIR)/test:$$PYTHONPATH" \
 	    $(BIN)/python -m launch_testing.launch_test $$file || exit 1; done

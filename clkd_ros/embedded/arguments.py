@@ -1,14 +1,18 @@
 """What ``--ros-args`` can say: parameters, parameter files, remappings, log level."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from clkd_core.errors import ConfigError
+from clkd_ros.embedded.logger import LoggingSeverity
+from clkd_ros.embedded.parameter_files import (
+    load_parameter_file,
+    merge_sections,
+    name_matches,
+    parse_parameter_value,
+)
 
 
 def expand_name(name: str, node_name: str, namespace: str) -> str:
@@ -48,20 +52,23 @@ class RosArguments:
 
     remaps: list[Remap] = field(default_factory=list)
     overrides: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    """(pattern of full node names, flat parameters), later ones win."""
-    log_level: str | None = None
+    """(pattern of full node names, flat parameters); see :func:`merge_sections`."""
+    log_levels: dict[str, LoggingSeverity] = field(default_factory=dict)
+    """By logger; the empty name stands for all others."""
+    log_flags: dict[str, bool] = field(default_factory=dict)
+    """``stdout-logs`` and its like -> whether they were enabled or disabled."""
 
     def node_name(self, default: str) -> str:
-        """``__node:=name``, else the default."""
-        return self._special("__node", default, default)
+        """``__node:=name``, else the default; ``DEFAULT:__node:=name`` means that node alone."""
+        return self._special(("__node", "__name"), default, default)
 
     def namespace(self, default: str, node_name: str) -> str:
         """``__ns:=/name``, else the default."""
-        return self._special("__ns", default, node_name)
+        return self._special(("__ns",), default, node_name)
 
-    def _special(self, key: str, default: str, node_name: str) -> str:
+    def _special(self, keys: tuple[str, ...], default: str, node_name: str) -> str:
         for remap in self.remaps:
-            if remap.source == key and remap.node in (None, node_name):
+            if remap.source in keys and remap.node in (None, node_name):
                 return remap.target
         return default
 
@@ -78,17 +85,10 @@ class RosArguments:
     def parameters_of(self, full_node_name: str) -> dict[str, Any]:
         """All overrides meant for a node such as ``/planner``."""
         found: dict[str, Any] = {}
-        for pattern, values in self.overrides:
-            if _matches(pattern, full_node_name):
+        for pattern, values in merge_sections(self.overrides).items():
+            if name_matches(pattern, full_node_name):
                 found |= values
         return found
-
-
-def _matches(pattern: str, full_name: str) -> bool:
-    if pattern == "/**":
-        return True
-    absolute = pattern if pattern.startswith("/") else f"/{pattern}"
-    return fnmatchcase(full_name, absolute.replace("/**", "*"))
 
 
 def parse_arguments(arguments: Sequence[str]) -> tuple[RosArguments, list[str]]:
@@ -113,61 +113,68 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[RosArguments, list[str]]:
 
 
 def _take_one(parsed: RosArguments, token: str, pending: list[str]) -> None:
-    if token in ("--enable-rosout-logs", "--disable-rosout-logs", "--disable-stdout-logs"):
+    if token in _LOG_FLAGS:
+        parsed.log_flags[token.removeprefix("--").partition("-")[2]] = token.startswith("--enable")
         return
+    if token not in _TAKERS:
+        raise ConfigError(f"unknown ROS argument {token!r}, expected one of {sorted(_TAKERS)}")
     if not pending:
         raise ConfigError(f"argument {token!r} needs a value")
-    value = pending.pop(0)
-    if token in ("-r", "--remap"):
-        parsed.remaps.append(_remap_from(value))
-    elif token in ("-p", "--param"):
-        name, _, text = value.partition(":=")
-        if not name or not text:
-            raise ConfigError(f"parameter is {value!r}, expected name:=value")
-        node, _, key = name.rpartition(":")
-        parsed.overrides.append((node or "/**", {key: yaml.safe_load(text)}))
-    elif token == "--params-file":
-        parsed.overrides.extend(load_parameter_file(Path(value)))
-    elif token == "--log-level":
-        parsed.log_level = value.rpartition(":=")[2]
-    else:
-        raise ConfigError(f"unknown ROS argument {token!r}, expected -r, -p, --params-file, ...")
+    _TAKERS[token](parsed, pending.pop(0))
+
+
+def _take_remap(parsed: RosArguments, text: str) -> None:
+    parsed.remaps.append(_remap_from(text))
+
+
+def _take_parameter(parsed: RosArguments, text: str) -> None:
+    full, separator, value = text.partition(":=")
+    node, name = _split_node(full)
+    if not separator or not name:
+        raise ConfigError(f"parameter is {text!r}, expected [node:]name:=value")
+    parsed.overrides.append((node or "/**", {name: parse_parameter_value(value)}))
+
+
+def _take_parameter_file(parsed: RosArguments, text: str) -> None:
+    parsed.overrides.extend(load_parameter_file(Path(text)))
+
+
+def _take_log_level(parsed: RosArguments, text: str) -> None:
+    logger, separator, level = text.rpartition(":=")
+    if bool(separator) != bool(logger) or level.upper() not in LoggingSeverity.__members__:
+        words = ", ".join(LoggingSeverity.__members__).lower()
+        raise ConfigError(f"log level is {text!r}, expected [logger:=]level with one of {words}")
+    parsed.log_levels[logger] = LoggingSeverity[level.upper()]
+
+
+_TAKERS: dict[str, Callable[[RosArguments, str], None]] = {
+    "-r": _take_remap,
+    "--remap": _take_remap,
+    "-p": _take_parameter,
+    "--param": _take_parameter,
+    "--params-file": _take_parameter_file,
+    "--log-level": _take_log_level,
+}
+
+_LOG_FLAGS = frozenset(
+    f"--{switch}-{where}-logs"
+    for switch in ("enable", "disable")
+    for where in ("rosout", "stdout", "external-lib")
+)
+"""Only the console's are ours to switch: there is no ``/rosout`` and no other logging library."""
 
 
 def _remap_from(text: str) -> Remap:
     source, separator, target = text.partition(":=")
-    if not separator or not source or not target:
-        raise ConfigError(f"remapping is {text!r}, expected from:=to")
-    node, _, name = source.rpartition(":")
-    return Remap(node or None, name, target)
+    node, name = _split_node(source)
+    if not separator or not name or not target:
+        raise ConfigError(f"remapping is {text!r}, expected [node:]from:=to")
+    return Remap(node, name, target)
 
 
-def load_parameter_file(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """Read a ROS 2 parameter file: (pattern of node names, flat parameters) in its order.
-
-    Raises:
-        ConfigError: the file is missing, no YAML, or lacks ``ros__parameters``.
-    """
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as err:
-        raise ConfigError(f"parameter file {path} cannot be read: {err}") from err
-    if not isinstance(document, dict):
-        raise ConfigError(f"parameter file {path} is empty, expected node names at the top")
-    found: list[tuple[str, dict[str, Any]]] = []
-    for node, body in document.items():
-        if not isinstance(body, dict) or not isinstance(body.get("ros__parameters"), dict):
-            raise ConfigError(f"parameter file {path}: {node!r} lacks 'ros__parameters'")
-        found.append((str(node), flatten(body["ros__parameters"])))
-    return found
-
-
-def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{a: {b: 1}}`` as ``{a.b: 1}``, the way ROS 2 names nested parameters."""
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+def _split_node(text: str) -> tuple[str | None, str]:
+    """``node:rest``; the node's name has no namespace, as in ROS 2."""
+    node, colon, rest = text.rpartition(":")
+    if colon and not (node.isidentifier() and node.isascii()):
+        raise ConfigError(f"node name in {text!r} is {node!r}, expected one without '/'")
+    return node or None, rest

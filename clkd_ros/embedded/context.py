@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any
 
 from clkd_ros.embedded.arguments import RosArguments, parse_arguments
-from clkd_ros.embedded.logger import set_default_level
+from clkd_ros.embedded.logger import configure
 from clkd_ros.embedded.wire.dds import Wire
 from clkd_ros.embedded.wire.graph import Graph
 
@@ -40,8 +40,8 @@ class Context:
         if self._valid:
             raise RuntimeError("the context is initialised already, expected one init()")
         self.arguments, _ = parse_arguments(sys.argv[1:] if args is None else args)
-        if self.arguments.log_level:
-            set_default_level(self.arguments.log_level)
+        console = self.arguments.log_flags.get("stdout-logs", True)
+        configure(self.arguments.log_levels, console=console)
         self._valid = True
 
     @property

@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum
 from types import FrameType
 
@@ -16,16 +18,37 @@ class LoggingSeverity(IntEnum):
     FATAL = 50
 
 
+@dataclass
 class _Settings:
-    """What ``--log-level`` set for the whole process."""
+    """What the command line set for the whole process."""
 
-    default = LoggingSeverity.INFO
+    default: LoggingSeverity = LoggingSeverity.INFO
+    by_logger: dict[str, LoggingSeverity] = field(default_factory=dict)
+    console: bool = True
 
 
-def set_default_level(text: str) -> None:
-    """``--log-level``; unknown words leave it as it is."""
-    known = LoggingSeverity.__members__.get(text.upper())
-    _Settings.default = known or _Settings.default
+_settings = _Settings()
+
+
+def configure(levels: Mapping[str, LoggingSeverity], *, console: bool = True) -> None:
+    """Apply ``--log-level`` and ``--disable-stdout-logs``; what is not named is as it was built.
+
+    Args:
+        levels: by logger's name, the empty name for all others.
+        console: whether lines are written at all.
+    """
+    _settings.by_logger = {name: level for name, level in levels.items() if name}
+    _settings.default = levels.get("", LoggingSeverity.INFO)
+    _settings.console = console
+
+
+def _configured_level(name: str) -> LoggingSeverity:
+    """A logger's level, else that of its nearest ancestor, else the default."""
+    while name:
+        if name in _settings.by_logger:
+            return _settings.by_logger[name]
+        name = name.rpartition(".")[0]
+    return _settings.default
 
 
 class Logger:
@@ -39,6 +62,14 @@ class Logger:
     def set_level(self, level: LoggingSeverity) -> None:
         """Lines below it are not written."""
         self._level = level
+
+    def get_effective_level(self) -> LoggingSeverity:
+        """The level from which lines are written."""
+        return self._level or _configured_level(self.name)
+
+    def is_enabled_for(self, severity: LoggingSeverity) -> bool:
+        """True when a line of this severity is written."""
+        return severity >= self.get_effective_level()
 
     def get_child(self, name: str) -> "Logger":
         """A logger named ``parent.name``."""
@@ -75,7 +106,7 @@ class Logger:
         once: bool = False,
     ) -> bool:
         """True when the line was written; throttling is per calling line, as in rclpy."""
-        if severity < (self._level or _Settings.default):
+        if not self.is_enabled_for(severity) or not _settings.console:
             return False
         if once or throttle_duration_sec > 0:
             caller: FrameType = sys._getframe(2)

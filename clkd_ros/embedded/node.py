@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from clkd_ros.embedded.arguments import expand_name, parse_arguments
+from clkd_ros.embedded.arguments import RosArguments, expand_name, parse_arguments
 from clkd_ros.embedded.callback_groups import CallbackGroup, MutuallyExclusiveCallbackGroup
 from clkd_ros.embedded.clock import Clock, ClockType, clock_message_ns
 from clkd_ros.embedded.context import Context, get_default_context
@@ -18,6 +18,7 @@ from clkd_ros.embedded.parameters import (
 from clkd_ros.embedded.wire.dds import RawReader, RawWriter, dds_topic_name, dds_type_name
 from clkd_ros.embedded.wire.message_types import Message, message_class
 from clkd_ros.embedded.wire.qos import QoSProfile, ReliabilityPolicy, profile_from
+from clkd_ros.embedded.wire.receive_buffer import describe_shortage
 
 _Endpoint = TypeVar("_Endpoint", Publisher, Subscription, Timer)
 
@@ -38,9 +39,8 @@ class Node:
     ) -> None:
         self.context = context or get_default_context()
         own, _ = parse_arguments(cli_args or ())
-        if use_global_arguments:
-            own.remaps += self.context.arguments.remaps
-            own.overrides = self.context.arguments.overrides + own.overrides
+        everybodys = self.context.arguments if use_global_arguments else RosArguments()
+        own.remaps += everybodys.remaps
         self._arguments = own
         self._name = own.node_name(node_name)
         self._namespace = own.namespace(namespace or "/", self._name)
@@ -54,7 +54,8 @@ class Node:
         self._clock_subscription: Subscription | None = None
         self.default_callback_group: CallbackGroup = MutuallyExclusiveCallbackGroup()
         self.executor: Any = None
-        overrides = own.parameters_of(self._full_name)
+        overrides = everybodys.parameters_of(self._full_name)
+        overrides |= own.parameters_of(self._full_name)
         overrides |= {given.name: given.value for given in parameter_overrides or ()}
         self._parameters = ParameterTable(overrides)
         self.context.add_node(self)
@@ -132,6 +133,8 @@ class Node:
         reader = RawReader(self._wire, dds_topic_name(full), dds_type, qos)
         group = callback_group or self.default_callback_group
         made = Subscription(reader, msg_type, full, callback, qos, group, self._logger, raw)
+        if shortage := describe_shortage(msg_type.__msgtype__):
+            self._logger.warning(shortage, once=True)
         return self._added(self._subscriptions, made)
 
     def create_timer(

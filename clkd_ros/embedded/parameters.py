@@ -215,8 +215,7 @@ class ParameterTable:
     def _check_type(parameter: Parameter, descriptor: Any) -> None:
         wanted = ParameterType(descriptor.type)
         free = descriptor.dynamic_typing or wanted == ParameterType.NOT_SET
-        empty = parameter.value == [] and wanted >= ParameterType.BYTE_ARRAY
-        if not free and not empty and parameter.type_ not in (wanted, ParameterType.NOT_SET):
+        if not free and parameter.type_ not in (wanted, ParameterType.NOT_SET):
             raise InvalidParameterTypeException(
                 f"parameter {parameter.name!r} is {parameter.value!r} ({parameter.type_.name}), "
                 f"expected {wanted.name}"

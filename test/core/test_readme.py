@@ -22,7 +22,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
-PAGES = (README, ROOT / "docs" / "data.md")
+PAGES = (README, *(ROOT / "docs" / f"{name}.md" for name in ("data", "embedded", "ros2")))
 WORD_FOR_WORD = os.environ.get("CLKD_README") == "full"
 
 CHEAP = {

@@ -1,18 +1,17 @@
 """Playing bags: bytes, pace, latched topics, simulated time, interruption, damage."""
 
 import itertools
-import os
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from bag_listener import START_NS, Listener, listening, play
 from fakes import wait_until
 
 from clkd_core.data.bags import topics
@@ -23,17 +22,12 @@ from clkd_core.errors import ConfigError, DataError
 from clkd_ros import middleware
 from clkd_ros.bag_play import LATE_S, PlayConfig, PlayResult, play_bag
 from clkd_ros.launcher import child_environment
-from clkd_ros.messages import Clock, String
-from clkd_ros.middleware import (
-    DurabilityPolicy,
-    Node,
-    QoSProfile,
-    SingleThreadedExecutor,
-)
 
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-START_NS = 1_500_000_000_000_000_000
-_DOMAINS = itertools.count(31 + os.getpid() % 30)
+
+@pytest.fixture
+def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
+    with listening(monkeypatch) as made:
+        yield made
 
 
 def write_chatter(path: Path, count: int = 10, storage: Storage = "mcap") -> Path:
@@ -45,59 +39,6 @@ def write_chatter(path: Path, count: int = 10, storage: Storage = "mcap") -> Pat
             stamp_ns = START_NS + number * 50_000_000
             bag.write("/chat", topics.STRING, stamp_ns, text(data=str(number)))
     return path
-
-
-class Listener:
-    """Hears /chat, the route command and /clock."""
-
-    def __init__(self) -> None:
-        self.node = Node("listener")
-        self.chat: list[tuple[str, float]] = []
-        self.route: list[str] = []
-        self.clock: list[int] = []
-        self.node.create_subscription(String, "/chat", self._on_chat, 100)
-        self.node.create_subscription(Clock, "/clock", self._on_clock, 100)
-
-    def listen_to_route(self) -> None:
-        self.node.create_subscription(
-            String, topics.ROUTE_COMMAND, lambda msg: self.route.append(msg.data), LATCHED
-        )
-
-    def _on_chat(self, msg: Any) -> None:
-        self.chat.append((msg.data, time.monotonic()))
-
-    def _on_clock(self, msg: Any) -> None:
-        self.clock.append(msg.clock.sec * 10**9 + msg.clock.nanosec - START_NS)
-
-    @property
-    def words(self) -> list[str]:
-        return [words for words, _ in self.chat]
-
-
-@pytest.fixture
-def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
-    """On a domain of its own."""
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(next(_DOMAINS) % 100))
-    middleware.init(args=[])
-    made = Listener()
-    executor = SingleThreadedExecutor()
-    executor.add_node(made.node)
-
-    def spin() -> None:
-        with suppress(middleware.ExternalShutdownException):
-            executor.spin()
-
-    thread = threading.Thread(target=spin, daemon=True)
-    thread.start()
-    yield made
-    executor.shutdown()
-    thread.join(timeout=5.0)
-    made.node.destroy_node()
-    middleware.try_shutdown()
-
-
-def play(bag: Path, **words: Any) -> PlayResult:
-    return play_bag(bag, PlayConfig(wait_for_subscribers_s=5.0, **words))
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
@@ -150,6 +91,35 @@ def test_loop_starts_again_and_ends_with_the_middleware(
     player.join(timeout=5.0)
     assert [result.finished for result in results] == [False]
     assert "interrupted" in results[0].line
+
+
+def test_clock_keeps_the_bags_time_at_another_rate(listener: Listener, tmp_path: Path) -> None:
+    play(write_chatter(tmp_path / "bag"), clock_hz=100.0, rate=2.0)
+    wait_until(lambda: len(listener.clock) >= 20, "the clock")
+    steps = [b - a for a, b in itertools.pairwise(listener.clock)]
+    assert set(steps[:15]) == {20_000_000}  # twice as fast: 10 ms on the wall
+
+
+def test_clock_goes_back_where_the_loop_starts_again(listener: Listener, tmp_path: Path) -> None:
+    bag = write_chatter(tmp_path / "bag", count=3)
+    player = threading.Thread(target=lambda: play(bag, loop=True, clock_hz=50.0))
+    player.start()
+    wait_until(lambda: listener.words[:4] == ["0", "1", "2", "0"], "the second round")
+    middleware.shutdown()
+    player.join(timeout=5.0)
+    backwards = [(a, b) for a, b in itertools.pairwise(listener.clock) if b < a]
+    assert len(backwards) >= 1
+    assert all(a == 100_000_000 and b == 0 for a, b in backwards)
+
+
+def test_route_command_is_not_lost_where_the_subscriber_connects_after_the_first_message(
+    listener: Listener, tmp_path: Path
+) -> None:
+    """Nobody waits for anybody: the command is the very first message of the bag."""
+    listener.listen_to_route()
+    play_bag(write_chatter(tmp_path / "bag", count=20), PlayConfig())
+    wait_until(lambda: listener.route == ["turn left"], "the route command")
+    assert listener.words[-1:] == ["19"]
 
 
 @pytest.mark.skipif(middleware.which() == "rclpy", reason="slows the embedded publisher down")

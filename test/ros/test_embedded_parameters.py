@@ -6,11 +6,18 @@ from typing import Any
 
 import pytest
 from embedded_graph import DOMAINS, EmbeddedGraph
+from hypothesis import given
+from hypothesis import strategies as st
 
 pytest.importorskip("cyclonedds", reason="the embedded middleware needs cyclonedds")
 
 from clkd_core.errors import ConfigError
 from clkd_ros.embedded.arguments import expand_name, parse_arguments
+from clkd_ros.embedded.parameter_files import (
+    load_parameter_file,
+    name_matches,
+    parse_parameter_value,
+)
 from clkd_ros.embedded.parameters import (
     FloatingPointRange,
     InvalidParameterTypeException,
@@ -20,7 +27,6 @@ from clkd_ros.embedded.parameters import (
     ParameterNotDeclaredException,
     SetParametersResult,
 )
-from clkd_ros.embedded.wire.dds import discovery_range_from, domain_id_from
 
 
 @pytest.fixture
@@ -112,16 +118,88 @@ def test_malformed_ros_arguments_are_refused(tmp_path: Path) -> None:
         parse_arguments(["--ros-args", "--params-file", str(tmp_path / "none.yaml")])
 
 
-@pytest.mark.parametrize("value", ["-1", "233", "abc", "1.5"])
-def test_domain_id_out_of_range_is_refused(value: str) -> None:
-    with pytest.raises(ConfigError, match="ROS_DOMAIN_ID"):
-        domain_id_from({"ROS_DOMAIN_ID": value})
+@pytest.mark.parametrize(
+    ("pattern", "names", "others"),
+    [
+        ("/**", ["/a", "/a/b/c"], []),
+        ("/*", ["/a"], ["/a/b"]),
+        ("/car/*", ["/car/a"], ["/car", "/car/a/b", "/bus/a"]),
+        ("/car/**", ["/car", "/car/a/b"], ["/carriage"]),
+        ("/**/eyes", ["/eyes", "/a/b/eyes"], ["/eyes/a"]),
+        ("eyes", ["/eyes"], ["/car/eyes", "/eyes2"]),
+        ("car/eyes", ["/car/eyes"], ["/eyes"]),
+        ("/ey.s", ["/ey.s"], ["/eyes"]),
+    ],
+)
+def test_patterns_match_by_levels(pattern: str, names: list[str], others: list[str]) -> None:
+    assert [name_matches(pattern, name) for name in names] == [True] * len(names)
+    assert [name_matches(pattern, name) for name in others] == [False] * len(others)
 
 
-def test_discovery_range_follows_ros_variables() -> None:
-    assert discovery_range_from({}) == "LOCALHOST"
-    assert discovery_range_from({"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}) == "SUBNET"
-    both = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET", "ROS_LOCALHOST_ONLY": "1"}
-    assert discovery_range_from(both) == "LOCALHOST"
-    with pytest.raises(ConfigError, match="EVERYWHERE"):
-        discovery_range_from({"ROS_AUTOMATIC_DISCOVERY_RANGE": "EVERYWHERE"})
+def test_file_errors_name_file_and_place(tmp_path: Path) -> None:
+    for text, place in (
+        ("tester: {ros__parameters: {sync: {rate: [1, a]}}}", "'sync.rate'"),
+        ("tester: {ros__parameters: {rate: }}", "'rate'"),
+        ("car: {tester: {rate: 1}}", "'rate'"),
+        ("car: {tester: {ros__parameters: [1]}}", "'car/tester'"),
+        ("? [a]\n: 1", "line 1"),
+        ("a: &x 1\nb: *x", "alias"),
+        ("a: " * 500, "no YAML"),
+        ("[" * 5000, "no YAML"),
+        ("a: {" * 40 + "ros__parameters: {b: 1}" + "}" * 40, "deep"),
+        ("\x00", "no YAML"),
+    ):
+        (tmp_path / "nodes.yaml").write_text(text)
+        with pytest.raises(ConfigError, match=r"nodes\.yaml") as caught:
+            load_parameter_file(tmp_path / "nodes.yaml")
+        assert place in str(caught.value)
+    (tmp_path / "nodes.yaml").write_bytes(b"\xff\xfe\xfa")
+    with pytest.raises(ConfigError, match=r"nodes\.yaml cannot be read"):
+        load_parameter_file(tmp_path / "nodes.yaml")
+
+
+def test_nothing_is_built_from_tags() -> None:
+    assert parse_parameter_value("!!python/object/apply:os.getcwd []") is None
+    assert parse_parameter_value("!!python/name:os.system x") == "x"
+
+
+@given(st.text(max_size=60) | st.text("0123456789.eExX+-_[]{},:'\"ainf# \n", max_size=20))
+def test_any_value_is_read_or_refused(text: str) -> None:
+    try:
+        value = parse_parameter_value(text)
+    except ConfigError:
+        return
+    kinds = {type(item) for item in value} if isinstance(value, list) else {type(value)}
+    assert len(kinds) == 1 and kinds <= {bool, int, float, str, type(None)}
+
+
+_KEYS = st.sampled_from(["ros__parameters", "tester", "/**", "a.b", "1", "[", "*x", "&x"])
+_LINES = st.builds(
+    lambda indent, key, value: f"{' ' * indent}{key}: {value}", st.integers(0, 8), _KEYS, _KEYS
+)
+
+
+@given(st.lists(_LINES, max_size=8).map("\n".join) | st.text(max_size=60))
+def test_any_file_is_read_or_refused(tmp_path_factory: Any, text: str) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    path.write_text(text, encoding="utf-8", errors="surrogatepass")
+    try:
+        sections = load_parameter_file(path)
+    except ConfigError:
+        return
+    assert all(pattern and isinstance(values, dict) for pattern, values in sections)
+
+
+_WORDS = st.sampled_from(
+    ["--ros-args", "--", "-r", "-p", "--log-level", "--params-file", "a:=b", "n:a:=1", ":", "x:="]
+)
+
+
+@given(st.lists(_WORDS | st.text(max_size=10), max_size=10))
+def test_any_command_line_is_read_or_refused(words: list[str]) -> None:
+    try:
+        parsed, rest = parse_arguments(words)
+    except ConfigError:
+        return
+    assert set(rest) <= set(words)
+    assert parsed.node_name("tester")

@@ -1,4 +1,4 @@
-"""ROS 2 topics on Eclipse Cyclone DDS: names, domain set-up, raw CDR writers and readers.
+"""ROS 2 topics on Eclipse Cyclone DDS: names, the participant, raw CDR writers and readers.
 
 Cyclone's Python serializer is too slow for images, so every topic is declared with a stand-in
 type that has the right DDS name and one octet, and carries CDR bytes that we make ourselves.
@@ -22,74 +22,11 @@ from cyclonedds.sub import DataReader
 from cyclonedds.topic import Topic
 
 from clkd_core.errors import ConfigError
+from clkd_ros.embedded.wire.domain import discovery_from, domain_config, domain_id_from
 from clkd_ros.embedded.wire.message_types import type_store
+from clkd_ros.embedded.wire.node_info import gid_bytes_from
 from clkd_ros.embedded.wire.qos import POLICY_NAMES, QoSProfile, dds_qos
-
-MAX_DOMAIN_ID = 232
-"""Higher ones have no UDP port (DDS Interoperability Wire Protocol, port mapping)."""
-
-_TUNING = (
-    "<MaxMessageSize>65500B</MaxMessageSize><FragmentSize>65000B</FragmentSize>",
-    '<Internal><SocketReceiveBufferSize min="default" max="32MB"/>'
-    "<Watermarks><WhcHigh>64MB</WhcHigh></Watermarks></Internal>",
-)
-"""Six raw 1600x900 images at 12 Hz: half lost with Cyclone's defaults, none with these."""
-
-_LOOPBACK = '<Interfaces><NetworkInterface address="127.0.0.1" multicast="false"/></Interfaces>'
-_DISCOVERY_RANGES = ("OFF", "LOCALHOST", "SUBNET", "SYSTEM_DEFAULT")
-
-
-def domain_id_from(environment: Mapping[str, str]) -> int:
-    """``ROS_DOMAIN_ID``, 0 when unset.
-
-    Raises:
-        ConfigError: it is no number in 0..232.
-    """
-    text = environment.get("ROS_DOMAIN_ID", "") or "0"
-    if not text.isdecimal() or int(text) > MAX_DOMAIN_ID:
-        raise ConfigError(f"ROS_DOMAIN_ID is {text!r}, expected 0..{MAX_DOMAIN_ID}")
-    return int(text)
-
-
-def discovery_range_from(environment: Mapping[str, str]) -> str:
-    """Who may be found: LOCALHOST unless ``ROS_AUTOMATIC_DISCOVERY_RANGE`` says otherwise.
-
-    ROS 2 itself defaults to SUBNET; a demo should not speak to a network unasked.
-    ``ROS_LOCALHOST_ONLY=1`` wins over the range, as in ROS 2.
-
-    Raises:
-        ConfigError: the range has another value than ROS 2 knows.
-    """
-    if environment.get("ROS_LOCALHOST_ONLY") == "1":
-        return "LOCALHOST"
-    found = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "") or "LOCALHOST"
-    if found not in _DISCOVERY_RANGES:
-        raise ConfigError(
-            f"ROS_AUTOMATIC_DISCOVERY_RANGE is {found!r}, expected one of {_DISCOVERY_RANGES}"
-        )
-    return found
-
-
-def domain_config(discovery_range: str, static_peers: str = "") -> str:
-    """Cyclone's XML for a discovery range; ``static_peers`` is ``ROS_STATIC_PEERS`` (a;b;c)."""
-    sizes, internal = _TUNING
-    peers = [peer for peer in static_peers.split(";") if peer]
-    general = sizes
-    if discovery_range == "LOCALHOST":
-        general = f"{_LOOPBACK}<AllowMulticast>false</AllowMulticast>{sizes}"
-        peers.append("127.0.0.1")
-    elif discovery_range == "OFF":
-        general = f"<AllowMulticast>false</AllowMulticast>{sizes}"
-    listed = "".join(f'<Peer address="{peer}"/>' for peer in peers)
-    discovery = (
-        "<Discovery><ParticipantIndex>auto</ParticipantIndex>"
-        "<MaxAutoParticipantIndex>32</MaxAutoParticipantIndex>"
-        f"<Peers>{listed}</Peers></Discovery>"
-    )
-    return (
-        f"<CycloneDDS><Domain><General>{general}</General>{discovery}{internal}"
-        "</Domain></CycloneDDS>"
-    )
+from clkd_ros.embedded.wire.untyped import hide_type_information
 
 
 def dds_topic_name(topic: str) -> str:
@@ -147,13 +84,15 @@ class Wire:
     """One DDS participant on one domain; everything of a process hangs on it.
 
     Raises:
-        ConfigError: Cyclone refused the domain, e.g. because all participant slots are taken.
+        ConfigError: an environment variable has a value that ROS 2 does not know, or Cyclone
+            refused the domain, e.g. because all participant slots are taken.
     """
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         self.domain_id = domain_id_from(environment)
-        self.discovery_range = discovery_range_from(environment)
-        config = domain_config(self.discovery_range, environment.get("ROS_STATIC_PEERS", ""))
+        self.discovery = discovery_from(environment)
+        self.gid_bytes = gid_bytes_from(environment)
+        config = domain_config(self.discovery)
         if environment.get("CYCLONEDDS_URI"):
             config = f"{config},{environment['CYCLONEDDS_URI']}"  # the user's word comes last
         try:
@@ -170,7 +109,9 @@ class Wire:
         key = (dds_name, dds_type)
         if key not in self._topics:
             qos = Qos(Policy.DataRepresentation(use_cdrv0_representation=True))
-            self._topics[key] = Topic(self.participant, dds_name, _stand_in(dds_type), qos=qos)
+            made = Topic(self.participant, dds_name, _stand_in(dds_type), qos=qos)
+            hide_type_information(made)
+            self._topics[key] = made
         return self._topics[key]
 
     def close(self) -> None:

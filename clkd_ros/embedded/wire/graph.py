@@ -1,10 +1,12 @@
 """What is on the network: topics, types, nodes; and telling ROS 2 about our own nodes.
 
 ROS 2 finds nodes through the topic ``ros_discovery_info``: one latched message per participant
-lists its nodes with their endpoints. The Gid has 16 bytes, as spoken since Iron; Humble's has
-24, so our nodes do not appear in Humble's ``ros2 node list`` (topics and data are not affected).
+lists its nodes with their endpoints. Spoken are Gids of 16 bytes, as since Iron, or Humble's 24
+with ``ROS_DISTRO=humble``; both are understood. Who speaks the other one sees our topics and
+their data, but not our nodes' names.
 """
 
+import logging
 import threading
 from typing import Any
 
@@ -16,6 +18,7 @@ from cyclonedds.builtin import (
 )
 from cyclonedds.core import InstanceState
 
+from clkd_core.errors import DataError
 from clkd_ros.embedded.wire.dds import (
     RawReader,
     RawWriter,
@@ -24,12 +27,13 @@ from clkd_ros.embedded.wire.dds import (
     ros_topic_name,
     ros_type_name,
 )
-from clkd_ros.embedded.wire.message_types import deserialize, message_class, serialize
+from clkd_ros.embedded.wire.node_info import TYPE_NAME, NodeInfo, decode_infos, encode_infos
 from clkd_ros.embedded.wire.qos import DurabilityPolicy, QoSProfile
 
 _INFO_TOPIC = "ros_discovery_info"
-_INFO_TYPE = "rmw_dds_common/msg/ParticipantEntitiesInfo"
 _MANY = 10_000
+
+_log = logging.getLogger(__name__)
 
 
 class Graph:
@@ -89,8 +93,10 @@ class Graph:
         with self._lock:
             self._take_infos()
             alive = self._alive_participants()
-            named = self._nodes_by_participant.items()
-            return sorted(name for key, names in named if key in alive for name in names)
+            known = self._nodes_by_participant
+            self._nodes_by_participant = {key: known[key] for key in known.keys() & alive}
+            named = self._nodes_by_participant.values()
+            return sorted(name for names in named for name in names)
 
     def _alive_participants(self) -> set[bytes]:
         if self._participant_reader is None:
@@ -108,22 +114,21 @@ class Graph:
         if self._info_reader is None:
             self._info_reader = RawReader(self._wire, *_info_names(), _INFO_QOS)
         while taken := self._info_reader.take():
-            info: Any = deserialize(taken[0], message_class(_INFO_TYPE))
-            names = [
-                _full(node.node_namespace, node.node_name) for node in info.node_entities_info_seq
-            ]
-            self._nodes_by_participant[bytes(info.gid.data)] = names
+            try:
+                participant, nodes = decode_infos(taken[0])
+            except DataError as err:
+                _log.warning("%s: %s", _INFO_TOPIC, err)
+                continue
+            self._nodes_by_participant[participant] = [node.full_name for node in nodes]
 
     def announce(self, nodes: list[Any]) -> None:
         """Tell everybody which nodes this process has and which endpoints are whose."""
         if self._info_writer is None:
             self._info_writer = RawWriter(self._wire, *_info_names(), _INFO_QOS)
         participant: Any = self._wire.participant
-        info = message_class(_INFO_TYPE)(
-            gid=_gid(bytes(participant.get_guid().bytes)),
-            node_entities_info_seq=[_node_info(node) for node in nodes],
-        )
-        self._info_writer.write(serialize(info))
+        guid = bytes(participant.get_guid().bytes)
+        infos = [_node_info(node) for node in nodes]
+        self._info_writer.write(encode_infos(guid, infos, gid_bytes=self._wire.gid_bytes))
 
     def close(self) -> None:
         """Let go of the network."""
@@ -138,21 +143,13 @@ _INFO_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 def _info_names() -> tuple[str, str]:
-    return _INFO_TOPIC, dds_type_name(_INFO_TYPE)
+    return _INFO_TOPIC, dds_type_name(TYPE_NAME)
 
 
-def _full(namespace: str, name: str) -> str:
-    return f"{namespace.rstrip('/')}/{name}"
-
-
-def _gid(raw: bytes) -> Any:
-    return message_class("rmw_dds_common/msg/Gid")(data=raw)
-
-
-def _node_info(node: Any) -> Any:
-    return message_class("rmw_dds_common/msg/NodeEntitiesInfo")(
-        node_namespace=node.get_namespace(),
-        node_name=node.get_name(),
-        reader_gid_seq=[_gid(found.guid) for found in node.subscriptions if found.guid],
-        writer_gid_seq=[_gid(found.guid) for found in node.publishers if found.guid],
+def _node_info(node: Any) -> NodeInfo:
+    return NodeInfo(
+        node.get_namespace(),
+        node.get_name(),
+        tuple(found.guid for found in node.subscriptions if found.guid),
+        tuple(found.guid for found in node.publishers if found.guid),
     )
