@@ -8,7 +8,7 @@ is played under them through a mapping: bag_topics:=FILE.
 
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 
-from clkd_ros.frame_node import FrameNodeConfig
+from clkd_core.files import shipped_student
 from clkd_ros.ros2_launch import (
     clkd,
     declare_arguments,
@@ -37,7 +37,7 @@ def start(context: LaunchContext) -> list:
     """Nodes, player, and the report at the end."""
     words = context.launch_configurations
     bag, out = words["bag"], words["out"]
-    checkpoint = words["checkpoint"] or FrameNodeConfig().checkpoint
+    checkpoint = words["checkpoint"] or str(shipped_student())
     mapping = ["--topics", words["bag_topics"]] if words["bag_topics"] else []
     system = read_system(context, {"evaluator.output_dir": out, "evaluator.bag": bag})
     listeners = str(len(system.nodes))  # each listens to the cameras, once it is active

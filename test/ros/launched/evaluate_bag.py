@@ -1,4 +1,4 @@
-"""`launch_test`: a bag is played, scored and reported, and the launch ends by itself."""
+"""`launch_test`: a bag is played, scored and reported, and `ros2 launch` ends by itself."""
 
 import json
 import tempfile
@@ -8,9 +8,8 @@ from typing import Any
 
 import launch_testing.actions
 import launch_testing.asserts
-from ament_index_python.packages import get_package_share_directory
-from launch.actions import IncludeLaunchDescription
-from launch.launch_description_sources import PythonLaunchDescriptionSource
+import launch_testing.util
+from launch.actions import ExecuteProcess
 from tiny_bags import write_scene
 
 from launch import LaunchDescription
@@ -20,34 +19,26 @@ KEYFRAMES = 6
 PATIENCE_S = 180.0
 
 
-def generate_test_description() -> LaunchDescription:
-    """A bag of one small scene, and what a user starts."""
+def generate_test_description() -> tuple[LaunchDescription, dict[str, Any]]:
+    """A bag of one small scene, and what a user types."""
     write_scene(FOLDER / "bag", 2, keyframes=KEYFRAMES)
-    path = f"{get_package_share_directory('clkd_ros')}/launch/evaluate_bag.launch.py"
-    words = {"bag": str(FOLDER / "bag"), "out": str(FOLDER / "out")}
-    scored = IncludeLaunchDescription(
-        PythonLaunchDescriptionSource(path), launch_arguments=words.items()
-    )
-    return LaunchDescription([scored, launch_testing.actions.ReadyToTest()])
+    words = [f"bag:={FOLDER / 'bag'}", f"out:={FOLDER / 'out'}"]
+    typed = ExecuteProcess(cmd=["ros2", "launch", "clkd_ros", "evaluate_bag.launch.py", *words])
+    alive = launch_testing.util.KeepAliveProc()  # else the test would end with what it waits for
+    started = LaunchDescription([typed, alive, launch_testing.actions.ReadyToTest()])
+    return started, {"typed": typed}
 
 
 class TestEvaluateBag(unittest.TestCase):
     """While it runs."""
 
-    def test_report_is_said_to_be_written(self, proc_output: Any) -> None:
-        """The last line of `clkd report`."""
-        proc_output.assertWaitFor("report.html", timeout=PATIENCE_S)
-
-
-@launch_testing.post_shutdown_test()
-class TestEnd(unittest.TestCase):
-    """After it has ended."""
-
-    def test_every_keyframe_is_in_the_score_and_every_process_ended_cleanly(
-        self, proc_info: Any
+    def test_launch_ends_by_itself_with_every_keyframe_scored_and_the_page_left(
+        self, proc_info: Any, typed: ExecuteProcess
     ) -> None:
-        """Answered, late or dropped, but counted."""
+        """Answered, late or dropped, but counted; and compared with the direct answers."""
+        proc_info.assertWaitForShutdown(process=typed, timeout=PATIENCE_S)
+        launch_testing.asserts.assertExitCodes(proc_info, process=typed)
         scores = json.loads((FOLDER / "out" / "metrics.json").read_text())
         self.assertEqual(scores["frames"]["labelled"], KEYFRAMES)
+        self.assertEqual(scores["live_vs_direct"]["unexplained"], [])
         self.assertTrue((FOLDER / "out" / "report.html").exists())
-        launch_testing.asserts.assertExitCodes(proc_info)
