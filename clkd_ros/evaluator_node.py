@@ -1,4 +1,4 @@
-"""The referee: matches answers to labelled keyframes and writes one row for each of them.
+"""The referee: matches answers to labelled keyframes and leaves the table, numbers and page.
 
 It measures with its own clock and looks at no pixel: of an image only the stamp is read.
 """
@@ -10,50 +10,45 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from clkd_core.errors import ClkdError, FrameError
-from clkd_core.metrics.frames import DEADLINE_MS, write_frames
+from clkd_core.errors import ClkdError
 from clkd_core.process import leave
-from clkd_core.runtime.ledger import KeyframeLedger
 from clkd_ros import convert, messages, sightings
-from clkd_ros.inputs import LATCHED, LOG_EVERY_S, InputConfig, camera_topic
+from clkd_ros.evaluation import Evaluation, EvaluationConfig, load_played
+from clkd_ros.inputs import LATCHED, camera_topic
 from clkd_ros.middleware import GIVES_MESSAGE_INFO, LifecycleNode, State, TransitionCallbackReturn
 from clkd_ros.node_process import run_nodes
 from clkd_ros.params import RANGE, declare_params
 
 _CHECK_PERIOD_S = 0.25
-_SETTLE_NS = 1_000_000_000
-"""A keyframe's verdict is published this long after its label came."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluatorNodeConfig(InputConfig):
+class EvaluatorNodeConfig(EvaluationConfig):
     """Parameters of the evaluator node; read when it is configured."""
 
-    output_dir: str = "runs/live"
-    """Folder of ``frames.csv``, created when missing."""
-    deadline_ms: float = field(default=DEADLINE_MS, metadata={RANGE: (0.0, 60000.0)})
-    """A decision seen later than this after its last image is late [ms]."""
     expected_keyframes: int = field(default=0, metadata={RANGE: (0, 10_000_000)})
     """The node ends when so many labelled keyframes are answered and planned; 0: not by count."""
     idle_timeout_s: float = field(default=0.0, metadata={RANGE: (0.0, 86400.0)})
-    """The node ends when no message came for so long after the first one [s]; 0: never."""
+    """The node ends when no image, odometry or label came for so long after the first one [s]; 0:
+    never. What the nodes under test say does not count."""
 
 
 class EvaluatorNode(LifecycleNode):
-    """Listens to everything, publishes verdicts, writes ``frames.csv`` at the end."""
+    """Listens to everything, publishes verdicts, writes the report at the end."""
 
     def __init__(self, **options: Any) -> None:
         """``options`` go to the middleware's node."""
         super().__init__("evaluator", **options)
         self.finished = False
-        """True once the run is over by count or silence and the table is written."""
-        self._ledger: KeyframeLedger | None = None
+        """True once the run is over by count or silence and its files are written."""
+        self._run: Evaluation | None = None
 
     def on_configure(self, state: State) -> TransitionCallbackReturn:
-        """Read the parameters; FAILURE when the output folder cannot be made."""
+        """Read parameters and bag; FAILURE when it cannot be read, or the folder not be made."""
         try:
             self._config = declare_params(self, EvaluatorNodeConfig)
             Path(self._config.output_dir).mkdir(parents=True, exist_ok=True)
+            self._played = load_played(self._config)
         except (ClkdError, OSError) as err:
             self.get_logger().error(f"cannot be configured: {err}")
             return TransitionCallbackReturn.FAILURE
@@ -62,13 +57,10 @@ class EvaluatorNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
-        """Open a new ledger and listen."""
+        """Begin a new run and listen."""
         config, qos = self._config, self._config.sensor_qos
-        self._ledger = KeyframeLedger(
-            tolerance_ns=round(config.sync.tolerance_ms * 1e6),
-            ego_max_age_ms=config.sync.ego_max_age_ms,
-            deadline_ms=config.deadline_ms,
-        )
+        self.finished = False
+        self._run = Evaluation(config, self._played, self.get_logger())
         self._listening: list[Any] = []
         self._listen(messages.Odometry, "odometry", sightings.note_odometry, qos)
         self._listen(messages.String, "route_command", sightings.note_command, LATCHED)
@@ -80,6 +72,8 @@ class EvaluatorNode(LifecycleNode):
         self._listen(messages.PlannedTrajectory, "true_trajectory", sightings.note_truth)
         self._listen(messages.MetaAction, "meta_action", sightings.note_decision)
         self._listen(messages.PlannedTrajectory, "trajectory", sightings.note_plan)
+        on_health = partial(self._note, "diagnostics", sightings.note_diagnostics)
+        self._subscribe(messages.DiagnosticArray, "/diagnostics", on_health, 50)
         self._timer = self.create_timer(_CHECK_PERIOD_S, self._check)
         return super().on_activate(state)
 
@@ -88,57 +82,49 @@ class EvaluatorNode(LifecycleNode):
         self.destroy_timer(self._timer)
         for subscription in self._listening:
             self.destroy_subscription(subscription)
-        self._save()
+        if self._run is not None:
+            self._run.finish()
         return super().on_deactivate(state)
+
+    def on_cleanup(self, state: State) -> TransitionCallbackReturn:
+        """Say nothing any more."""
+        self.destroy_lifecycle_publisher(self._result_pub)
+        return TransitionCallbackReturn.SUCCESS
 
     def destroy_node(self) -> None:
         """Write what there is, however the node ends."""
-        self._save()
-        super().destroy_node()
+        try:
+            if self._run is not None:
+                self._run.finish()
+        finally:
+            super().destroy_node()
 
     def _listen(self, message_class: Any, name: str, note: sightings.Note, qos: Any = 50) -> None:
-        self._subscribe(message_class, f"~/input/{name}", partial(self._note, note), qos)
+        self._subscribe(message_class, f"~/input/{name}", partial(self._note, name, note), qos)
 
     def _subscribe(self, *args: Any, **options: Any) -> None:
         self._listening.append(self.create_subscription(*args, **options))
 
     def _on_image(self, camera: str, cdr: bytes, info: Mapping[str, int]) -> None:
-        self._note(partial(sightings.note_image, camera, info.get("source_timestamp")), cdr)
+        note = partial(sightings.note_image, camera, info.get("source_timestamp"))
+        self._note("image", note, cdr)
 
-    def _note(self, note: sightings.Note, msg: Any) -> None:
+    def _note(self, name: str, note: sightings.Note, msg: Any) -> None:
         """Read the clock first, then the message."""
         seen_ns = time.time_ns()
-        assert self._ledger is not None  # on_activate makes it before it subscribes
-        self._ledger.heard(seen_ns)
-        try:
-            note(self._ledger, msg, seen_ns)
-        except FrameError as err:
-            self.get_logger().warning(str(err), throttle_duration_sec=LOG_EVERY_S)
+        if self._run is not None:
+            self._run.note(name, note, msg, seen_ns)
 
     def _check(self) -> None:
         """Publish verdicts, and end when the run is over."""
-        if self._ledger is None or self.finished:
+        now_ns, config = time.time_ns(), self._config
+        if self._run is None or self.finished:
             return
-        now_ns = time.time_ns()
-        for row in self._ledger.take_finished(seen_before_ns=now_ns - _SETTLE_NS):
+        for row in self._run.take_verdicts(now_ns):
             self._result_pub.publish(convert.frame_result_to_msg(row))
-        config = self._config
-        if self._ledger.is_over(now_ns, config.expected_keyframes, config.idle_timeout_s):
-            self._save()
+        if self._run.ledger.is_over(now_ns, config.expected_keyframes, config.idle_timeout_s):
+            self._run.finish()
             self.finished = True
-
-    def _save(self) -> None:
-        rows = [] if self._ledger is None or self.finished else self._ledger.rows()
-        if not rows:
-            return  # an older table is worth more than an empty one
-        path = Path(self._config.output_dir) / "frames.csv"
-        try:
-            write_frames(path, rows)
-        except (ClkdError, OSError) as err:
-            self.get_logger().error(f"{path} cannot be written: {err}")
-            return
-        answered = sum(row.answered for row in rows)
-        self.get_logger().info(f"{path}: {len(rows)} keyframes, {answered} answered")
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -1,7 +1,7 @@
 """``clkd replay --live``: a bag in real time through the nodes, scored by the evaluator.
 
-Every process is started here and none outlives the command. The bag's own labels are the list
-of what must be accounted for: what the evaluator never heard of is a dropped keyframe.
+Every process is started here and none outlives the command. The evaluator node writes the run;
+then the student looks at its keyframes once more, as for ``clkd report --bag --checkpoint``.
 """
 
 import argparse
@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -20,7 +19,6 @@ from typing import Any, NamedTuple
 
 from clkd_core.data.bags.files import find_bags, open_bag
 from clkd_core.data.bags.frames import check_topics, find_cameras, load_labels
-from clkd_core.data.bags.messages import Label
 from clkd_core.data.bags.topics import (
     IMAGE,
     BagTopics,
@@ -29,17 +27,21 @@ from clkd_core.data.bags.topics import (
     raw_image_topic,
 )
 from clkd_core.errors import ClkdError, ConfigError
-from clkd_core.metrics.frames import FrameRow, read_frames, write_frames
 from clkd_core.report.build import FRAMES_FILE
-from clkd_core.report.provenance import collect_provenance, write_provenance
-from clkd_core.runtime.replay import describe_rows, finish_run
+from clkd_core.report.provenance import (
+    describe_command,
+    describe_device,
+    read_provenance,
+    write_provenance,
+)
+from clkd_core.runtime.live_run import UNKNOWN_DEVICE
+from clkd_core.runtime.replay import finish_run
 from clkd_core.types import CAMERAS
+from clkd_ros.cli import ACTIVE_TIMEOUT_S
 from clkd_ros.launcher import LaunchedSystem, child_environment
 from clkd_ros.signals import bind_to_parent, signals_held
 from clkd_ros.system import NodeSpec, SystemSpec, default_system_file, load_system
-
-ACTIVE_TIMEOUT_S = 120.0
-"""Loading a model from a slow disk and its first pass on a CPU fit in this."""
+from clkd_ros.vlm_node import VlmNodeConfig
 
 SUBSCRIBERS_TIMEOUT_S = 10.0
 """Nodes that are active are discovered within this, usually in 0.1 s."""
@@ -49,9 +51,6 @@ LAST_ANSWER_S = 2.0
 
 LAST_DOMAIN_ID = 101
 """Higher ids use ports that Linux gives to others (ROS 2 documentation, ROS_DOMAIN_ID)."""
-
-UNHEARD = "the label never reached the evaluator"
-"""Reason of a keyframe that is in the bag and not in the evaluator's table."""
 
 _log = logging.getLogger(__name__)
 
@@ -68,18 +67,16 @@ def replay_live(args: argparse.Namespace) -> int:
     """
     names = load_topics(args.topics) if args.topics else None
     bags = find_bags(args.bag)
-    labels = [label for bag in bags for label in load_labels(bag, names)]
-    system = describe_system(args, len(labels), find_views(bags, names))
+    keyframes = sum(len(load_labels(bag, names)) for bag in bags)
+    system = describe_system(args, keyframes, find_views(bags, names))
     os.environ.setdefault("ROS_DOMAIN_ID", str(choose_domain_id()))
     table = args.out / FRAMES_FILE
     table.unlink(missing_ok=True)  # an old table must not pass for this run's
     played = run_system(system, bags, args.topics)
-    rows = account_for(read_frames(table) if table.exists() else [], labels)
-    if not rows:
-        raise ClkdError(f"the nodes answered not one frame of {args.bag}")
-    write_frames(table, rows)
-    _describe(args, rows, [*describe_rows(rows), *played])
-    _report(args, bags, names)
+    if not table.exists():
+        raise ClkdError(f"the evaluator saw not one frame of {args.bag}")
+    _say_how(args, played)
+    _report(args, system, bags)
     return 0
 
 
@@ -141,6 +138,10 @@ def describe_system(
         "checkpoint": str(args.checkpoint),
         "device": args.device,
         "evaluator.output_dir": str(args.out),
+        "evaluator.checkpoint": str(args.checkpoint),
+        "evaluator.bag": str(args.bag),
+        "evaluator.bag_topics": str(args.topics or ""),
+        "evaluator.idle_timeout_s": 0.0,  # between two bags nobody speaks
         "evaluator.deadline_ms": float(args.deadline_ms),
         "evaluator.expected_keyframes": keyframes if with_planner else 0,
     }
@@ -264,54 +265,29 @@ def _kill(players: "list[subprocess.Popen[str]]") -> None:
             player.wait()
 
 
-def account_for(rows: Sequence[FrameRow], labels: Sequence[Label]) -> list[FrameRow]:
-    """One row for every label of the bags, by stamp; all rows where there is no label.
-
-    Args:
-        rows: what the evaluator wrote.
-        labels: all that the bags hold.
-    """
-    if not labels:
-        return sorted(rows, key=lambda row: row.stamp_ns)
-    heard = {row.stamp_ns: row for row in rows if row.label is not None}
-    return [
-        heard.get(label.stamp_ns, _unheard_row(label))
-        for label in sorted(labels, key=lambda label: label.stamp_ns)
-    ]
-
-
-def _unheard_row(label: Label) -> FrameRow:
-    return FrameRow(
-        scene=label.scene,
-        case_name=label.case_name,
-        stamp_ns=label.stamp_ns,
-        label=label.action,
-        truth=label.future,
-        reason=UNHEARD,
-    )
-
-
-def _describe(args: argparse.Namespace, rows: Sequence[FrameRow], notes: Sequence[str]) -> None:
-    provenance = collect_provenance(
-        mode="live",
-        checkpoint=args.checkpoint,
-        bag=", ".join(str(bag) for bag in find_bags(args.bag)),
-        device=_device_name(args.device),
-        counters=Counter(row.outcome.value for row in rows),
-        deadline_ms=args.deadline_ms,
-        notes=notes,
+def _say_how(args: argparse.Namespace, played: Sequence[str]) -> None:
+    """What the evaluator cannot know of the run goes into its provenance."""
+    provenance = read_provenance(args.out)
+    if provenance.device == UNKNOWN_DEVICE:
+        provenance = replace(provenance, device=describe_device(_device_name(args.device)))
+    provenance = replace(
+        provenance,
+        command=describe_command(),
+        notes=(*provenance.notes, *played),
     )
     write_provenance(args.out, provenance)
-    for note in notes:
-        print(note)
-    print(f"wrote {args.out / FRAMES_FILE}: {len(rows)} frames", flush=True)
+    for note in provenance.notes:
+        print(note, flush=True)
 
 
-def _report(args: argparse.Namespace, bags: Sequence[Path], names: BagTopics | None) -> None:
-    """The comparison rows need the student once more, this time in our own process."""
+def _report(args: argparse.Namespace, system: SystemSpec, bags: Sequence[Path]) -> None:
+    """What needs the student once more, in our own process, with the nodes' threads."""
     from clkd_core.runtime.engine import Engine
 
-    engine = Engine.from_checkpoint(args.checkpoint, device=args.device, threads=args.threads)
+    (vlm,) = (node for node in system.nodes if node.name == "vlm")
+    threads = vlm.parameters.get("threads", VlmNodeConfig.threads) or None
+    engine = Engine.from_checkpoint(args.checkpoint, device=args.device, threads=threads)
+    names = load_topics(args.topics) if args.topics else None
     finish_run(args.out, bags, engine, args.checkpoint, names=names)
 
 

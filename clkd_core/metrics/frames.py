@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,14 @@ from numpy.typing import NDArray
 from clkd_core.data.keyframes import REGULAR, Keyframe
 from clkd_core.errors import ClkdError, DataError, FrameError
 from clkd_core.files import write_text_atomic
-from clkd_core.types import FUTURE_STEPS, META_ACTIONS, MetaAction, RouteCommand, Trajectory
+from clkd_core.types import (
+    FUTURE_STEPS,
+    META_ACTIONS,
+    MetaAction,
+    PlanMode,
+    RouteCommand,
+    Trajectory,
+)
 
 DEADLINE_MS = 80.0
 """The share of the paper's 100 ms from sensor to actuation that the VLM may use."""
@@ -43,7 +50,8 @@ class FrameRow:
     """One frame of a run. NaN means not measured, None means there is none.
 
     Raises:
-        FrameError: a latency is negative, or the probabilities are not (20,).
+        FrameError: a latency is negative, the probabilities are not (20,), or ``plan_mode`` and
+            ``plan_with_decision`` contradict each other.
     """
 
     scene: str
@@ -86,6 +94,9 @@ class FrameRow:
     """Encoded bytes in, trajectory out [ms]."""
     plan_with_decision: bool = False
     """The plan followed a fresh meta-action."""
+    plan_mode: PlanMode | None = None
+    """What the plan is worth; None exactly where there is no plan. Left out, it follows from
+    ``plan_with_decision``, as in older tables: planners did not stop then."""
     plan_collisions: tuple[bool, ...] | None = None
     """(T,) whether the vehicle would touch an agent at each point of the plan; None where there
     is no plan, or nobody knows where the agents are."""
@@ -98,6 +109,7 @@ class FrameRow:
         for name in _LATENCIES:
             if getattr(self, name) < 0:  # False for NaN
                 raise FrameError(f"{name} of frame {self.stamp_ns} is {getattr(self, name)}, < 0")
+        self._settle_mode()
         given = self.probabilities
         if given is not None and len(given) != len(META_ACTIONS):
             raise FrameError(
@@ -110,6 +122,19 @@ class FrameRow:
                 raise FrameError(
                     f"{name} of frame {self.stamp_ns} are {len(steps)}, expected {FUTURE_STEPS}"
                 )
+
+    def _settle_mode(self) -> None:
+        follows, mode = self.plan_with_decision, self.plan_mode
+        if self.plan is None:
+            mode = None
+        elif mode is None:
+            mode = PlanMode.FOLLOWING if follows else PlanMode.WITHOUT_DECISION
+        elif (mode is PlanMode.FOLLOWING) != follows:
+            raise FrameError(
+                f"frame {self.stamp_ns} has plan_mode {mode.name} and plan_with_decision "
+                f"{follows}, expected True exactly where it is FOLLOWING"
+            )
+        object.__setattr__(self, "plan_mode", mode)
 
     @property
     def answered(self) -> bool:
@@ -225,7 +250,7 @@ def frames_from_text(text: str, where: str) -> list[FrameRow]:
 def _read_table(lines: Iterable[str], where: str) -> list[FrameRow]:
     try:
         reader = csv.DictReader(lines)
-        missing = sorted(set(COLUMNS) - set(_COLLISIONS) - set(reader.fieldnames or ()))
+        missing = sorted(set(COLUMNS) - set(_NEWER) - set(reader.fieldnames or ()))
         if missing:
             raise DataError(f"{where}: no column {', '.join(missing)}: not a table of frames")
         return [_row_from_cells(cells, f"{where}:{reader.line_num}") for cells in reader]
@@ -236,7 +261,8 @@ def _read_table(lines: Iterable[str], where: str) -> list[FrameRow]:
 _LATENCIES = ("inference_ms", "node_response_ms", "response_ms", "plan_inference_ms")
 _NUMBERS = (*_LATENCIES, "speed_mps", "yaw_rate_radps")
 _FLAGS = ("stale", "degraded", "plan_with_decision")
-_COLLISIONS = ("plan_collisions", "steady_collisions", "true_collisions")  # not in older tables
+_COLLISIONS = ("plan_collisions", "steady_collisions", "true_collisions")
+_NEWER = (*_COLLISIONS, "plan_mode")  # not in older tables
 _DISTANCES = tuple(f"d{step}_m" for step in range(1, FUTURE_STEPS + 1))
 
 COLUMNS: tuple[str, ...] = (
@@ -245,7 +271,7 @@ COLUMNS: tuple[str, ...] = (
     *("speed_mps", "yaw_rate_radps", "command", "plan_inference_ms", "plan_with_decision"),
     *_DISTANCES,
     *("plan_xy_m", "true_xy_m", "probability"),
-    *_COLLISIONS,
+    *_NEWER,
 )
 """Of ``frames.csv``. ``answered`` and d1..d6 are there for spreadsheets and recomputed here."""
 
@@ -264,6 +290,7 @@ def _cells_from_row(row: FrameRow) -> dict[str, str]:
         "answer": row.answer.text if row.answer else "",
         "outcome": row.outcome.value,
         "command": row.command.value if row.command else "",
+        "plan_mode": "" if row.plan_mode is None else row.plan_mode.name.lower(),
         "plan_xy_m": _text_from_trajectory(row.plan),
         "true_xy_m": _text_from_trajectory(row.truth),
         "probability": " ".join(f"{value:.6g}" for value in row.probabilities or ()),
@@ -298,11 +325,7 @@ def _row_from_cells(cells: Mapping[str, str], where: str) -> FrameRow:
             stale=read("stale", _flag_from_text),
             degraded=read("degraded", _flag_from_text),
             plan_with_decision=read("plan_with_decision", _flag_from_text),
-            **{
-                name: read(name, _optional(_steps_from_text))
-                for name in _COLLISIONS
-                if name in cells
-            },
+            **{name: read(name, parse) for name, parse in _NEWER_PARSERS if name in cells},
             inference_ms=read("inference_ms", _number_from_text),
             node_response_ms=read("node_response_ms", _number_from_text),
             response_ms=read("response_ms", _number_from_text),
@@ -353,3 +376,16 @@ def _trajectory_from_text(text: str) -> Trajectory:
 
 def _probabilities_from_text(text: str) -> tuple[float, ...]:
     return tuple(float(value) for value in text.split())
+
+
+def _mode_from_text(text: str) -> PlanMode:
+    names = {mode.name.lower(): mode for mode in PlanMode}
+    if text not in names:
+        raise ValueError(f"expected one of {list(names)}")
+    return names[text]
+
+
+_NEWER_PARSERS: tuple[tuple[str, Callable[[str], Any]], ...] = (
+    *((name, _optional(_steps_from_text)) for name in _COLLISIONS),
+    ("plan_mode", _optional(_mode_from_text)),
+)

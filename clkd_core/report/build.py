@@ -4,20 +4,21 @@ What ``metrics.json`` holds is described in :mod:`clkd_core.report.scoring.value
 """
 
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from clkd_core.errors import DataError
 from clkd_core.files import write_text_atomic
-from clkd_core.metrics.frames import read_frames
+from clkd_core.metrics.frames import FrameRow, read_frames
 from clkd_core.report.layout.markdown import build_markdown
 from clkd_core.report.layout.page import build_page
-from clkd_core.report.pictures import read_gallery
-from clkd_core.report.provenance import read_provenance
+from clkd_core.report.pictures import GALLERY_FOLDER, read_gallery
+from clkd_core.report.provenance import Provenance, read_provenance
 from clkd_core.report.scoring.answers import ANSWERS_FILE, read_answers
 from clkd_core.report.scoring.published import PUBLISHED_FILE, KeptScores
-from clkd_core.report.scoring.scores import score_run
+from clkd_core.report.scoring.scores import RunScores, score_run
 from clkd_core.report.scoring.values import Json, compute_metrics
 
 FRAMES_FILE = "frames.csv"
@@ -28,6 +29,8 @@ OTHER_FILES = {
     "majority": "frames_majority.csv",
 }
 """The labelled keyframes answered by something else, by model."""
+DIRECT_FILE = "frames_direct.csv"
+"""The labelled keyframes of a live run answered by the same student without a transport."""
 METRICS_FILE = "metrics.json"
 MARKDOWN_FILE = "report.md"
 PAGE_FILE = "report.html"
@@ -36,12 +39,23 @@ ANSWERED_FRAC_MIN = 0.95
 """Of the labelled keyframes: below this the demo calls itself failed."""
 
 
+class ScoredRun(NamedTuple):
+    """What a run's page is laid out from."""
+
+    rows: Sequence[FrameRow]
+    provenance: Provenance
+    gallery: Mapping[int, Mapping[str, bytes]]
+    scores: RunScores
+    metrics: Json
+    """What ``metrics.json`` holds."""
+
+
 def build_report(run: Path) -> Json:
     """Score a run folder and write the report; each file appears whole or not at all.
 
     Args:
         run: holds ``frames.csv`` and ``provenance.json``; and, where there are any, those of
-            ``OTHER_FILES``, ``answers.jsonl`` and ``gallery/``.
+            ``OTHER_FILES``, ``DIRECT_FILE``, ``answers.jsonl`` and ``gallery/``.
 
     Returns:
         What ``metrics.json`` holds.
@@ -49,25 +63,58 @@ def build_report(run: Path) -> Json:
     Raises:
         DataError: a file is missing or damaged, or there is no frame.
     """
+    scored = score_folder(run)
+    write_pages(run, scored)
+    return scored.metrics
+
+
+def score_folder(run: Path) -> ScoredRun:
+    """Score a run folder and write ``metrics.json``, the first half of :func:`build_report`.
+
+    Raises:
+        DataError: as there; nothing is written then.
+    """
     rows = read_frames(run / FRAMES_FILE)
     if not rows:
         raise DataError(f"{run / FRAMES_FILE} has no frame, expected at least one row")
-    provenance = read_provenance(run)
+    provenance, gallery = read_provenance(run), read_gallery(run)
     others = {
         model: read_frames(run / name)
         for model, name in OTHER_FILES.items()
         if (run / name).exists()
     }
-    answers = read_answers(run / ANSWERS_FILE) if (run / ANSWERS_FILE).exists() else []
-    publish = KeptScores(run / PUBLISHED_FILE)
-    scores = score_run(rows, provenance, others=others, answers=answers, publish=publish)
+    scores = score_run(
+        rows,
+        provenance,
+        others=others,
+        direct=read_frames(run / DIRECT_FILE) if (run / DIRECT_FILE).exists() else None,
+        answers=read_answers(run / ANSWERS_FILE) if (run / ANSWERS_FILE).exists() else [],
+        publish=KeptScores(run / PUBLISHED_FILE),
+    )
     metrics = compute_metrics(scores, provenance)
-    title = run.resolve().name
-    page = build_page(rows, scores, provenance, read_gallery(run), title=title)
     write_text_atomic(run / METRICS_FILE, json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+    return ScoredRun(rows, provenance, gallery, scores, metrics)
+
+
+def write_pages(run: Path, scored: ScoredRun) -> None:
+    """Write ``report.md`` and ``report.html``, the second half of :func:`build_report`.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
+    rows, provenance, gallery, scores, _ = scored
+    title = run.resolve().name
     write_text_atomic(run / MARKDOWN_FILE, build_markdown(scores, provenance, title=title))
+    page = build_page(rows, scores, provenance, gallery, title=title)
     write_text_atomic(run / PAGE_FILE, page)
-    return metrics
+
+
+def clear_report(run: Path) -> None:
+    """Remove what was made of another run's frames in the same folder, but for the frames."""
+    made = (METRICS_FILE, MARKDOWN_FILE, PAGE_FILE, ANSWERS_FILE, PUBLISHED_FILE, DIRECT_FILE)
+    for name in (*made, *OTHER_FILES.values()):
+        (run / name).unlink(missing_ok=True)
+    shutil.rmtree(run / GALLERY_FOLDER, ignore_errors=True)
 
 
 def demo_verdict(metrics: Mapping[str, Any]) -> list[str]:

@@ -19,6 +19,7 @@ from clkd_core.data.keyframes import REGULAR
 from clkd_core.errors import DataError, FrameError
 from clkd_core.files import replace_folder
 from clkd_core.metrics.frames import FrameRow
+from clkd_core.runtime.sync import LABEL_TOLERANCE_NS
 from clkd_core.types import CAMERAS, CameraImage, SurroundFrame, Trajectory
 
 _log = logging.getLogger(__name__)
@@ -33,7 +34,6 @@ FRONT = CAMERAS[0]
 FRONT_WIDTH_PX = 880
 VIEW_WIDTH_PX = 256
 
-_MATCH_NS = 40_000_000  # a frame that lost its newest image; less than half a frame at 12 Hz
 _RIBBON_WIDTH_M = 1.7
 _NEAR_M = 1.0  # what is nearer to the image plane is cut off before projecting
 _SAMPLES = 90
@@ -240,7 +240,7 @@ def _find_frames(
         for stamp_ns in stamps_ns:
             distance_ns = abs(frame.stamp_ns - stamp_ns)
             best = found.get(stamp_ns)
-            if distance_ns <= _MATCH_NS and (
+            if distance_ns <= LABEL_TOLERANCE_NS and (
                 best is None or distance_ns < abs(best.stamp_ns - stamp_ns)
             ):
                 found[stamp_ns] = frame

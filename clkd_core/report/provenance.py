@@ -53,18 +53,32 @@ class Provenance:
     """Of the bootstrap."""
     notes: tuple[str, ...] = ()
     """What a reader must know, e.g. that the bag has no odometry."""
+    nodes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """By node's name: what it last said on ``/diagnostics``, as ``Health`` names it."""
+    not_built: Mapping[str, str] = field(default_factory=dict)
+    """By name of what a run may be compared with: why it was not."""
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise DataError(f"mode is {self.mode!r}, expected one of {list(MODES)}")
         if not (math.isfinite(self.deadline_ms) and self.deadline_ms > 0):
             raise DataError(f"deadline_ms is {self.deadline_ms}, expected > 0")
+        if not _is_texts(self.not_built):
+            raise DataError("not_built is no mapping of texts")
+        if not (isinstance(self.nodes, Mapping) and all(map(_is_texts, self.nodes.values()))):
+            raise DataError("nodes is no mapping of mappings of texts")
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(name, str) and isinstance(text, str) for name, text in value.items()
+    )
 
 
 def collect_provenance(
     *,
     mode: str,
-    checkpoint: Path,
+    checkpoint: Path | str,
     bag: Path | str,
     device: str,
     counters: Mapping[str, int] | None = None,
@@ -89,7 +103,7 @@ def collect_provenance(
         checkpoint=str(checkpoint),
         bag=str(bag),
         device=describe_device(device),
-        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        command=describe_command(),
         created=datetime.now(timezone.utc).astimezone().isoformat(timespec="seconds"),
         git_revision=_git_revision(),
         versions=_versions(),
@@ -98,6 +112,11 @@ def collect_provenance(
         seed=seed,
         notes=tuple(notes),
     )
+
+
+def describe_command() -> str:
+    """The command line of this process."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def describe_device(device: str) -> str:

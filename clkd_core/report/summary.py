@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from clkd_core.report.build import MARKDOWN_FILE, METRICS_FILE, PAGE_FILE
+from clkd_core.report.scoring.words import NOT_LIVE
 
 _MODELS = {
     "student": "student",
@@ -29,6 +30,7 @@ def summarize(metrics: Mapping[str, Any]) -> list[str]:
             for name, value in metrics["latency"].items()
             if name in ("inference_ms", "response_ms")
         ),
+        *_live_lines(metrics["live_vs_direct"]),
         f"planner's L2: {_plan_words(metrics['l2_m']['planner'], _metres)}",
         f"planner's collisions: {_plan_words(metrics['collision']['planner'], _percent)}",
         *_text_lines(metrics["texts"]),
@@ -105,6 +107,12 @@ def _metres(value: float) -> str:
 
 def _percent(value: float) -> str:
     return f"{value:.2%}"
+
+
+def _live_lines(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [] if value == NOT_LIVE else [f"live against direct: {value}"]
+    return [value["words"]]
 
 
 def _text_lines(texts: Any) -> list[str]:

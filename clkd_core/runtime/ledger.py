@@ -2,19 +2,73 @@
 
 Everything is matched by capture stamp, so that nothing depends on the order in which topics
 arrive; every latency is the difference of two readings of one clock. Knows no torch and no ROS.
+
+What is remembered is bounded by the labelled keyframes: of answers and plans to other frames only
+the newest are kept, because their label may still be on its way.
 """
 
 import math
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import Generic, TypeVar
 
 from clkd_core.metrics.frames import DEADLINE_MS, FrameRow, compute_outcome
-from clkd_core.runtime.sync import FrameContext, Known, SyncConfig, match_stamps
-from clkd_core.types import Decision, EgoState, MetaAction, Plan, RouteCommand, Trajectory
+from clkd_core.runtime.sync import (
+    LABEL_TOLERANCE_NS,
+    FrameContext,
+    Known,
+    SyncConfig,
+    match_stamps,
+)
+from clkd_core.types import (
+    Decision,
+    EgoState,
+    MetaAction,
+    Plan,
+    PlanMode,
+    RouteCommand,
+    Trajectory,
+)
 
 _IMAGES_KEPT = 600
 """Per camera: a minute at 10 Hz; an answer looks back a few seconds at most."""
+
+_OTHERS_KEPT = 600
+"""Answers to frames that have no label (yet): a minute of them. Plans and futures likewise."""
+
+UNLABELLED_KEPT = 20_000
+"""The same as long as no label was seen at all: half an hour at 10 Hz, about 40 MB."""
+
+Item = TypeVar("Item")
+
+
+class _ByStamp(dict[int, Item], Generic[Item]):
+    """Items by stamp: those near a label, and of the others the newest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._others: deque[int] = deque()
+        self.forgotten = 0
+        """Items that were not kept."""
+
+    def add(self, stamp_ns: int, item: Item, labels_ns: list[int]) -> None:
+        """Keep an item; ``labels_ns`` are those seen so far, in ascending order."""
+        if stamp_ns not in self:
+            self._others.append(stamp_ns)
+        self[stamp_ns] = item
+        kept = _OTHERS_KEPT if labels_ns else UNLABELLED_KEPT
+        while len(self._others) > kept:
+            oldest = self._others.popleft()
+            if not _is_near(oldest, labels_ns):
+                del self[oldest]
+                self.forgotten += 1
+
+
+def _is_near(stamp_ns: int, labels_ns: list[int]) -> bool:
+    at = bisect_left(labels_ns, stamp_ns - LABEL_TOLERANCE_NS)
+    return at < len(labels_ns) and labels_ns[at] <= stamp_ns + LABEL_TOLERANCE_NS
 
 
 @dataclass(kw_only=True)
@@ -55,7 +109,8 @@ class LedgerCounts:
 class KeyframeLedger:
     """Collect sightings in any order, hand out one row per labelled keyframe.
 
-    Where no label was ever seen there is one row per camera set that the nodes answered.
+    Where no label was ever seen there is one row per camera set that the nodes answered, for the
+    newest :data:`UNLABELLED_KEPT` of them.
     """
 
     tolerance_ns: int
@@ -66,19 +121,39 @@ class KeyframeLedger:
     """Odometry older than this at a keyframe counts as missing, as it does for the nodes."""
     _images: dict[str, deque[tuple[int, int]]] = field(default_factory=dict)
     _labels: dict[int, _Labelled] = field(default_factory=dict)
-    _truths: dict[int, Trajectory] = field(default_factory=dict)
-    _answers: dict[int, _Answered] = field(default_factory=dict)
-    _plans: dict[int, Plan] = field(default_factory=dict)
+    _label_stamps: list[int] = field(default_factory=list)
+    _truths: _ByStamp[Trajectory] = field(default_factory=_ByStamp)
+    _answers: _ByStamp[_Answered] = field(default_factory=_ByStamp)
+    _plans: _ByStamp[Plan] = field(default_factory=_ByStamp)
     _open_labels: list[int] = field(default_factory=list)
     _open_answers: list[int] = field(default_factory=list)
-    _reported: set[int] = field(default_factory=set)
+    _unreported: list[tuple[int, int]] = field(default_factory=list)
+    """(seen_ns, stamp_ns) of keyframes, or of answers as long as no label was seen."""
     _last_heard_ns: int | None = None
+    blind_stops: int = 0
+    """Stops that the planner published without a frame; they are no frame's plan."""
+    nodes: dict[str, dict[str, str]] = field(default_factory=dict)
+    """By node: what it said of itself last."""
 
     def __post_init__(self) -> None:
         self._context = FrameContext(self.ego_max_age_ms)
 
+    @property
+    def began(self) -> bool:
+        """Something of a drive was :meth:`heard`."""
+        return self._last_heard_ns is not None
+
+    @property
+    def forgotten(self) -> int:
+        """Answers of an unlabelled run that were too many to be kept."""
+        return 0 if self._labels else self._answers.forgotten
+
     def heard(self, seen_ns: int) -> None:
-        """Some message came, usable or not."""
+        """Something of the drive came, usable or not: an image, odometry, a label.
+
+        Not what the nodes say, or a node that goes on alone would keep a run alive for ever; nor
+        a latched message, which may come long before the drive begins.
+        """
         self._last_heard_ns = seen_ns
 
     def is_over(self, now_ns: int, expected_keyframes: int, idle_timeout_s: float) -> bool:
@@ -87,11 +162,12 @@ class KeyframeLedger:
         Args:
             now_ns: the clock of ``heard``.
             expected_keyframes: that many answered and planned end the run; 0: not by count.
-            idle_timeout_s: silence after the first message that ends the run; 0: never.
+            idle_timeout_s: silence after something was ``heard`` that ends the run; 0: never.
         """
-        counts = self.counts()
-        if expected_keyframes and min(counts.answered, counts.planned) >= expected_keyframes:
-            return True
+        if expected_keyframes:
+            counts = self.counts()
+            if min(counts.answered, counts.planned) >= expected_keyframes:
+                return True
         if self._last_heard_ns is None or not idle_timeout_s:
             return False
         return now_ns - self._last_heard_ns > idle_timeout_s * 1e9
@@ -135,11 +211,16 @@ class KeyframeLedger:
             self._labels[stamp_ns] = _Labelled(
                 scene=scene, case_name=case_name, action=action, seen_ns=seen_ns
             )
+            if len(self._labels) == 1:
+                self._unreported.clear()
+            self._unreported.append((seen_ns, stamp_ns))
+            insort(self._label_stamps, stamp_ns)
             self._open_labels.append(stamp_ns)
 
     def saw_truth(self, stamp_ns: int, trajectory: Trajectory) -> None:
         """Where the vehicle went from there."""
-        self._truths.setdefault(stamp_ns, trajectory)
+        if stamp_ns not in self._truths:
+            self._truths.add(stamp_ns, trajectory, self._label_stamps)
 
     def saw_decision(
         self, decision: Decision, *, seen_ns: int, node_response_ms: float = math.nan
@@ -148,14 +229,20 @@ class KeyframeLedger:
         self._settle()
         known = self._answers.get(decision.stamp_ns)
         if known is None or (known.decision.stale and not decision.stale):
-            self._answers[decision.stamp_ns] = _Answered(
+            answer = _Answered(
                 decision=decision, seen_ns=seen_ns, node_response_ms=node_response_ms
             )
+            if known is None and not self._labels:
+                self._unreported.append((seen_ns, decision.stamp_ns))
+            self._answers.add(decision.stamp_ns, answer, self._label_stamps)
             self._open_answers.append(decision.stamp_ns)
 
     def saw_plan(self, plan: Plan) -> None:
-        """A plan arrived."""
-        self._plans.setdefault(plan.stamp_ns, plan)
+        """A plan arrived; a stop without a frame has the stamp of no frame, and is counted."""
+        if plan.mode is PlanMode.STOPPING and math.isnan(plan.inference_ms):
+            self.blind_stops += 1
+        elif plan.stamp_ns not in self._plans:
+            self._plans.add(plan.stamp_ns, plan, self._label_stamps)
 
     def counts(self) -> LedgerCounts:
         """How far the run has come; only answers under the keyframe's very stamp are counted."""
@@ -170,20 +257,20 @@ class KeyframeLedger:
         return self._rows(self._labels or (self._answers.keys() | self._plans.keys()))
 
     def take_finished(self, *, seen_before_ns: int) -> list[FrameRow]:
-        """Rows of keyframes labelled before then, each handed out once: for publishing."""
-        finished = [
-            stamp
-            for stamp, label in self._labels.items()
-            if label.seen_ns < seen_before_ns and stamp not in self._reported
+        """Rows of keyframes labelled before then, each handed out once; by stamp.
+
+        Where no label was ever seen: rows of sets answered before then.
+        """
+        finished = [stamp for seen_ns, stamp in self._unreported if seen_ns < seen_before_ns]
+        self._unreported = [
+            (seen_ns, stamp) for seen_ns, stamp in self._unreported if seen_ns >= seen_before_ns
         ]
-        self._reported.update(finished)
-        return self._rows(finished)
+        return self._rows(finished) if finished else []
 
     def _rows(self, stamps_ns: Iterable[int]) -> list[FrameRow]:
         self._settle()
         wanted = sorted(stamps_ns)
-        answers = match_stamps(list(self._answers), wanted)
-        plans = match_stamps(list(self._plans), wanted)
+        answers, plans = (_match(known, wanted) for known in (self._answers, self._plans))
         return [self._row(stamp, answers.get(stamp), plans.get(stamp)) for stamp in wanted]
 
     def _row(
@@ -204,7 +291,8 @@ class KeyframeLedger:
             plan=plan.trajectory if plan else None,
             truth=self._truths.get(stamp_ns),
             plan_inference_ms=plan.inference_ms if plan else math.nan,
-            plan_with_decision=plan is not None and plan.decision_stamp_ns is not None,
+            plan_with_decision=plan is not None and plan.mode is PlanMode.FOLLOWING,
+            plan_mode=plan.mode if plan else None,
         )
         if answer_stamp_ns is None:
             return row
@@ -254,6 +342,14 @@ class KeyframeLedger:
             if 0 <= stamp_ns - image_stamp_ns <= self.tolerance_ns
         )
         return max(sent_ns, default=None)
+
+
+def _match(known: Iterable[int], wanted: list[int]) -> dict[int, int]:
+    """:func:`match_stamps` without the many that are far from all that is wanted."""
+    if not wanted:
+        return {}
+    first, last = wanted[0] - LABEL_TOLERANCE_NS, wanted[-1] + LABEL_TOLERANCE_NS
+    return match_stamps([stamp for stamp in known if first <= stamp <= last], wanted)
 
 
 def _elapsed_ms(sent_ns: int | None, seen_ns: int) -> float:

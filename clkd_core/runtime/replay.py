@@ -8,14 +8,15 @@ Both leave frames.csv, report.html, report.md and metrics.json.
 import argparse
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clkd_core.data.bags.files import find_bags
-from clkd_core.data.bags.frames import count_image_sets
+from clkd_core.data.bags.frames import count_image_sets, load_labels
 from clkd_core.data.bags.topics import BagTopics, load_topics
-from clkd_core.errors import ConfigError
+from clkd_core.errors import ConfigError, DataError
 from clkd_core.metrics.frames import DEADLINE_MS, FrameRow, Outcome, write_frames
 from clkd_core.metrics.frames import read_frames as read_rows
 from clkd_core.progress import progress
@@ -88,31 +89,65 @@ def finish_run(
 ) -> None:
     """From ``frames.csv`` and ``provenance.json`` to the report: comparisons, pictures, page.
 
-    Prints the headline and where the files are. Used after direct and live replay alike.
+    Prints the headline and where the files are. Used after direct and live replay alike, and on
+    what the evaluator node left. A live run gets a row for each keyframe of the bags that it never
+    heard of, and its keyframes are answered directly, too.
 
     Args:
         run: folder of the run.
         bags: what was played.
-        engine: the run's student.
+        engine: the run's student; of a live run with as many threads as its node had, because
+            rounding depends on them.
         checkpoint: its folder.
         comparisons: answer the labelled keyframes without their own images and by ego status
             too.
         names: which topic of the bags is what; ours when None.
 
     Raises:
-        DataError: a file of the run or a bag cannot be read.
+        DataError: a file of the run or a bag cannot be read, or the run is not of these bags.
     """
     from clkd_core.report.bag_pictures import make_gallery_from_bags
+    from clkd_core.report.provenance import read_provenance, write_provenance
     from clkd_core.report.summary import describe_report
     from clkd_core.runtime.comparisons import remove_comparisons, write_comparisons
 
+    live = read_provenance(run).mode == "live"
+    if live:
+        count_keyframes(run, bags, checkpoint, names)
     (run / ANSWERS_FILE).unlink(missing_ok=True)  # of an evaluation in the same folder
     remove_comparisons(run)
+    not_built = {"blank": "all images were black", "shuffled": "all images were black"}
     if comparisons:
-        write_comparisons(run, bags, engine, checkpoint, names=names)
+        not_built = write_comparisons(run, bags, engine, checkpoint, names=names, live=live)
+    write_provenance(run, replace(read_provenance(run), not_built=not_built))
     make_gallery_from_bags(run, read_rows(run / FRAMES_FILE), bags, names)
     for line in describe_report(run, build_report(run)):
         print(line)
+
+
+def count_keyframes(
+    run: Path, bags: Sequence[Path], checkpoint: Path, names: BagTopics | None = None
+) -> None:
+    """Give a live run the rows that it lacks, and name its bags and its student.
+
+    Raises:
+        DataError: a file of the run or a bag cannot be read, or the run is not of these bags, or
+            another student's.
+    """
+    from clkd_core.report.provenance import read_provenance, write_provenance
+    from clkd_core.runtime.live_run import account_for, recount
+
+    provenance, rows = read_provenance(run), read_rows(run / FRAMES_FILE)
+    said = Path(provenance.checkpoint)
+    if provenance.checkpoint and said.is_dir() and not said.samefile(checkpoint):
+        raise DataError(f"{run} was answered by {said}, expected that student, not {checkpoint}")
+    labels = [label for bag in bags for label in load_labels(bag, names)]
+    counted = account_for(rows, labels)
+    write_frames(run / FRAMES_FILE, counted)
+    provenance = replace(
+        provenance, checkpoint=str(checkpoint), bag=", ".join(str(bag) for bag in bags)
+    )
+    write_provenance(run, recount(provenance, rows, counted))
 
 
 def _run_live(args: argparse.Namespace) -> int:

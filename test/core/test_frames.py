@@ -21,7 +21,7 @@ from clkd_core.metrics.frames import (
     text_from_frames,
     write_frames,
 )
-from clkd_core.types import META_ACTIONS, RouteCommand, Trajectory
+from clkd_core.types import META_ACTIONS, PlanMode, RouteCommand, Trajectory
 
 finite = st.floats(-1e3, 1e3, width=32)
 latency = st.floats(0, 1e4) | st.just(math.nan)
@@ -51,7 +51,9 @@ frame_rows = st.builds(
     plan=trajectory,
     truth=trajectory,
     plan_inference_ms=latency,
-    plan_with_decision=st.booleans(),
+    plan_with_decision=st.just(False),
+    plan_mode=st.none()
+    | st.sampled_from(PlanMode).filter(lambda mode: mode != PlanMode.FOLLOWING),
     plan_collisions=steps,
     steady_collisions=steps,
     true_collisions=steps,
@@ -161,6 +163,7 @@ def damaged(tmp_path: Path, **cells: str) -> Path:
         {"command": "go home"},
         {"plan_collisions": "00011"},
         {"steady_collisions": "00x110"},
+        {"plan_mode": "flying"},
     ],
 )
 def test_a_damaged_cell_is_named_with_its_line(tmp_path: Path, cells: dict[str, str]) -> None:
@@ -171,8 +174,29 @@ def test_a_damaged_cell_is_named_with_its_line(tmp_path: Path, cells: dict[str, 
 def test_a_truncated_table_is_refused(tmp_path: Path) -> None:
     path = damaged(tmp_path)
     path.write_text(path.read_text()[:-30])
-    with pytest.raises(DataError, match="expected 30 cells"):
+    with pytest.raises(DataError, match="expected 31 cells"):
         read_frames(path)
+
+
+PLAN_CELL = {"plan_xy_m": "1 0;" * 5 + "1 0"}
+
+
+@pytest.mark.parametrize("follows", ["0", "1"])
+def test_mode_of_a_plan_stands_in_the_table_or_follows_from_an_older_one(
+    tmp_path: Path, follows: str
+) -> None:
+    path = damaged(tmp_path, **PLAN_CELL, plan_with_decision=follows)
+    (back,) = read_frames(path)
+    assert back.plan_mode is (PlanMode.WITHOUT_DECISION, PlanMode.FOLLOWING)[int(follows)]
+    (stopping,) = read_frames(damaged(tmp_path, **PLAN_CELL, plan_mode="stopping"))
+    assert stopping.plan_mode is PlanMode.STOPPING
+    assert "stopping" in text_from_frames([stopping])
+    assert FrameRow(scene="s", case_name="", stamp_ns=1).plan_mode is None
+
+
+def test_mode_that_contradicts_the_decision_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="plan_mode STOPPING and plan_with_decision True"):
+        read_frames(damaged(tmp_path, **PLAN_CELL, plan_mode="stopping", plan_with_decision="1"))
 
 
 def test_a_table_written_before_collisions_were_counted_is_still_read(tmp_path: Path) -> None:
@@ -180,11 +204,12 @@ def test_a_table_written_before_collisions_were_counted_is_still_read(tmp_path: 
     with path.open(newline="") as file:
         row = next(csv.DictReader(file))
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS[:-3], extrasaction="ignore")
+        writer = csv.DictWriter(file, COLUMNS[:-4], extrasaction="ignore")
         writer.writeheader()
         writer.writerow(row)
     (back,) = read_frames(path)
     assert back.plan_collisions is None and back.steady_collisions is None
+    assert back.plan_mode is None
 
 
 def test_text_of_a_table_comes_back_and_a_damaged_one_is_named() -> None:

@@ -7,6 +7,7 @@ import pytest
 from fakes import one_hot
 
 from clkd_core.metrics.frames import FrameRow, Outcome
+from clkd_core.runtime import ledger as book
 from clkd_core.runtime.ledger import KeyframeLedger
 from clkd_core.runtime.sync import LABEL_TOLERANCE_NS
 from clkd_core.types import (
@@ -15,6 +16,7 @@ from clkd_core.types import (
     Decision,
     EgoState,
     Plan,
+    PlanMode,
     RouteCommand,
     Trajectory,
 )
@@ -193,6 +195,90 @@ def test_without_labels_there_is_a_row_per_answered_set_and_planned_ones_are_dro
         (1, True, None),
         (2, False, None),
     ]
+
+
+def plan_at(stamp_ns: int, **changes: object) -> Plan:
+    trajectory = Trajectory(xy_m=np.zeros((6, 2), np.float32))
+    return Plan(stamp_ns=stamp_ns, trajectory=trajectory, **({"inference_ms": 1.0} | changes))
+
+
+def test_row_says_in_which_mode_its_plan_was_made() -> None:
+    ledger = KeyframeLedger(tolerance_ns=0)
+    changes = [{"decision_stamp_ns": 1}, {}, {"mode": PlanMode.STOPPING}]
+    for number, change in enumerate(changes):
+        stamp_ns = KEYFRAME_NS + number * 500 * MS
+        ledger.saw_label(stamp_ns, META_ACTIONS[0], scene="s", case_name="fog", seen_ns=1)
+        ledger.saw_plan(plan_at(stamp_ns, **change))
+    assert [row.plan_mode for row in ledger.rows()] == list(PlanMode)
+    assert [row.plan_with_decision for row in ledger.rows()] == [True, False, False]
+
+
+def test_a_stop_without_a_frame_is_no_keyframes_plan_and_is_counted() -> None:
+    ledger = ledger_with_label()
+    blind = {"mode": PlanMode.STOPPING, "inference_ms": math.nan}
+    ledger.saw_plan(plan_at(KEYFRAME_NS + 10 * MS, **blind))
+    (row,) = ledger.rows()
+    assert row.plan is None and row.plan_mode is None
+    assert (ledger.blind_stops, ledger.counts().planned) == (1, 0)
+
+
+def drive_on(ledger: KeyframeLedger, frames: int, label_every: int | None) -> None:
+    """Every 100 ms a decision, a plan and a future; of some frames the label, 50 ms later."""
+    for number in range(frames):
+        stamp_ns = KEYFRAME_NS + number * 100 * MS
+        see_images(ledger, stamp_ns)
+        ledger.saw_decision(decision(stamp_ns), seen_ns=SENT_NS + number)
+        ledger.saw_plan(plan_at(stamp_ns))
+        ledger.saw_truth(stamp_ns, Trajectory(xy_m=np.zeros((6, 2), np.float32)))
+        if label_every and number % label_every == 0:
+            ledger.saw_label(
+                stamp_ns, META_ACTIONS[0], scene="s", case_name="fog", seen_ns=SENT_NS + number
+            )
+        ledger.take_finished(seen_before_ns=SENT_NS + number - 10)
+
+
+def sizes(ledger: KeyframeLedger) -> list[int]:
+    kept = (ledger._answers, ledger._plans, ledger._truths)
+    return [len(part) for part in kept] + [len(ledger._unreported)]
+
+
+def test_what_is_remembered_grows_with_the_labelled_keyframes_only() -> None:
+    ledger = KeyframeLedger(tolerance_ns=50 * MS)
+    drive_on(ledger, 11_000, label_every=1_000)
+    assert max(sizes(ledger)) <= book._OTHERS_KEPT + 11
+    rows = ledger.rows()
+    assert len(rows) == 11
+    assert all(row.answered and row.plan and row.truth for row in rows)
+    assert not math.isnan(rows[0].response_ms)
+
+
+def test_an_unlabelled_run_keeps_its_newest_answers_and_says_how_many_it_forgot(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(book, "UNLABELLED_KEPT", 1000)
+    ledger = KeyframeLedger(tolerance_ns=50 * MS)
+    drive_on(ledger, 3_000, label_every=None)
+    assert max(sizes(ledger)) <= 1000 and ledger.forgotten == 2000
+    assert len(ledger.rows()) == 1000
+    assert ledger.rows()[-1].stamp_ns == KEYFRAME_NS + 2_999 * 100 * MS
+
+
+def test_a_label_that_comes_after_many_unlabelled_frames_is_handed_out_all_the_same() -> None:
+    ledger = KeyframeLedger(tolerance_ns=50 * MS)
+    drive_on(ledger, 50, label_every=None)
+    stamp_ns = KEYFRAME_NS + 49 * 100 * MS
+    ledger.saw_label(stamp_ns, META_ACTIONS[5], scene="s", case_name="fog", seen_ns=SENT_NS + 60)
+    (row,) = ledger.take_finished(seen_before_ns=SENT_NS + 61)
+    assert row.label == META_ACTIONS[5] and row.correct
+    assert ledger.forgotten == 0
+
+
+def test_sets_of_an_unlabelled_run_are_handed_out_once_too() -> None:
+    ledger = KeyframeLedger(tolerance_ns=0)
+    for number in range(3):
+        ledger.saw_decision(decision(number + 1), seen_ns=number)
+    assert [row.stamp_ns for row in ledger.take_finished(seen_before_ns=2)] == [1, 2]
+    assert [row.stamp_ns for row in ledger.take_finished(seen_before_ns=9)] == [3]
 
 
 def test_finished_rows_come_once_and_only_after_their_time() -> None:

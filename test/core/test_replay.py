@@ -1,6 +1,7 @@
 """clkd_core.runtime.replay, bag_run and comparisons: from a bag to rows and a report."""
 
 import argparse
+import csv
 import json
 import math
 from collections.abc import Sequence
@@ -10,8 +11,10 @@ import cv2
 import numpy as np
 import pytest
 from fakes import FakeEngine, FakePlanner, jpeg_bytes
+from shared_engines import write_student
 from tiny_bags import scene_start_ns, write_scene
 
+from clkd_core.cli import main
 from clkd_core.data.bags import topics
 from clkd_core.data.bags.files import write_bag
 from clkd_core.data.bags.messages import (
@@ -65,7 +68,7 @@ def write_drive(
                 ego = odometry_to_msg(EgoState(stamp_ns=now, speed_mps=5.0), Pose())
                 bag.write(topics.ODOMETRY, topics.ODOMETRY_TYPE, now, ego)
             for camera in cameras:
-                data = b"no image" if step in broken else jpeg_bytes()
+                data = b"no image" if step in broken else jpeg_bytes(value=20 * step)
                 msg = image_to_msg(camera, CameraImage(stamp_ns=now, encoded=data))
                 bag.write(topics.image_topic(camera), topics.COMPRESSED_IMAGE, now, msg)
             if step in labelled:
@@ -309,13 +312,27 @@ def test_direct_replay_of_an_unlabelled_bag_prints_not_labelled_and_never_zero(
     assert "not labelled" in capsys.readouterr().out
 
 
-def test_three_direct_replays_give_identical_decisions(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bag = write_drive(tmp_path / "bag", broken=(3,))
-    runs = [run_direct(tmp_path, bag, monkeypatch) for _ in range(3)]
-    answers = [[(r.stamp_ns, r.answer, r.reason, r.outcome) for r in rows] for rows in runs]
-    assert answers[0] == answers[1] == answers[2]
+DECISION_COLUMNS = (
+    *("scene", "case_name", "stamp_ns", "label", "answer", "answered", "stale", "degraded"),
+    *("reason", "speed_mps", "yaw_rate_radps", "command", "plan_with_decision", "plan_mode"),
+    *("plan_xy_m", "true_xy_m", "probability"),
+)
+"""All of ``frames.csv`` but what a clock said and what follows from it."""
+
+
+def test_three_direct_replays_by_a_real_student_give_identical_decisions(tmp_path: Path) -> None:
+    bag, student = write_drive(tmp_path / "bag", broken=(3,)), tmp_path / "student"
+    write_student(student)
+    tables = []
+    for number in range(3):
+        out = tmp_path / f"run-{number}"
+        words = ["replay", str(bag), "--checkpoint", str(student), "--out", str(out)]
+        assert main([*words, "--device", "cpu"]) == 0
+        with (out / "frames.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        tables.append([tuple(row[name] for name in DECISION_COLUMNS) for row in rows])
+    assert tables[0] == tables[1] == tables[2]
+    assert len({row[-1] for row in tables[0]}) > 5  # the student sees what it is shown
 
 
 def test_folder_of_bags_is_replayed_bag_by_bag(

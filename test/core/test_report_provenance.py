@@ -46,6 +46,10 @@ def test_the_processor_is_named_with_the_cores_it_may_use() -> None:
         '{"mode": "dream", "checkpoint": "", "bag": "", "device": ""}',
         '{"mode": "live", "checkpoint": "", "bag": "", "device": "", "deadline_ms": 0}',
         '{"mode": "live", "checkpoint": "", "bag": "", "device": "", "colour": 1}',
+        '{"mode": "live", "checkpoint": "", "bag": "", "device": "", "nodes": ["/vlm"]}',
+        '{"mode": "live", "checkpoint": "", "bag": "", "device": "", "nodes": {"/vlm": 3}}',
+        '{"mode": "live", "checkpoint": "", "bag": "", "device": "", "nodes": {"a": {"b": 3}}}',
+        '{"mode": "live", "checkpoint": "", "bag": "", "device": "", "not_built": "blank"}',
     ],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, text: str) -> None:

@@ -1,6 +1,7 @@
 """A bag through nodes that are processes of their own; only their models are fakes."""
 
 import argparse
+import json
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ import numpy as np
 import psutil
 import pytest
 from fakes import children, jpeg_bytes, wait_until
+from shared_engines import write_student
 
 from clkd_core.data.bags import topics
 from clkd_core.data.bags.files import open_bag, write_bag
@@ -29,7 +31,8 @@ from clkd_core.data.bags.messages import (
 from clkd_core.data.bags.ros_types import message_class
 from clkd_core.data.bags.topics import BagTopics, load_topics
 from clkd_core.errors import ClkdError, ConfigError
-from clkd_core.metrics.frames import FrameRow, Outcome, read_frames
+from clkd_core.metrics.frames import Outcome, read_frames
+from clkd_core.report.provenance import read_provenance
 from clkd_core.types import (
     CAMERAS,
     META_ACTIONS,
@@ -39,12 +42,11 @@ from clkd_core.types import (
     Trajectory,
 )
 from clkd_ros.live_replay import (
-    UNHEARD,
     Views,
-    account_for,
     choose_domain_id,
     describe_system,
     find_views,
+    replay_live,
     run_system,
 )
 from clkd_ros.system import SystemSpec
@@ -74,7 +76,9 @@ def write_drive(
             bag.write(topics.ODOMETRY, topics.ODOMETRY_TYPE, now, ego)
             for camera in cameras:
                 bad = step == bad_step and camera == "CAM_BACK"
-                image = CameraImage(stamp_ns=now, encoded=b"no JPEG" if bad else jpeg_bytes())
+                image = CameraImage(
+                    stamp_ns=now, encoded=b"no JPEG" if bad else jpeg_bytes(value=8 * step % 256)
+                )
                 msg = image_to_msg(camera, image)
                 bag.write(topics.image_topic(camera), topics.COMPRESSED_IMAGE, now, msg)
             if step % 3 == 1:
@@ -115,12 +119,16 @@ def own_domain(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
     monkeypatch.setenv("PYTHONPATH", str(root / "test"), prepend=os.pathsep)
 
 
+@pytest.mark.parametrize("ended_by", ["count", "signal"])
 def test_live_replay_answers_every_keyframe_through_processes(
-    tmp_path: Path, own_domain: None
+    tmp_path: Path, own_domain: None, ended_by: str
 ) -> None:
     stamps = write_drive(tmp_path / "bag")
-    run_system(fake_system(tmp_path, len(stamps)), [tmp_path / "bag"])
+    expected = len(stamps) if ended_by == "count" else 0
+    run_system(fake_system(tmp_path, expected), [tmp_path / "bag"])
     rows = read_frames(tmp_path / "out" / "frames.csv")
+    assert (tmp_path / "out" / "report.html").exists()
+    assert read_provenance(tmp_path / "out").nodes["/vlm"]["answered"] != "0"
     assert [row.stamp_ns for row in rows] == stamps
     assert [row.outcome for row in rows] == [Outcome.ANSWERED] * len(stamps)
     assert all(row.answer == META_ACTIONS[6] and row.plan is not None for row in rows)
@@ -202,6 +210,27 @@ def test_bag_with_raw_and_compressed_cameras_is_for_direct_replay_only(tmp_path:
         find_views([tmp_path / "mixed"], replace(names, images=mixed))
 
 
+@pytest.mark.slow
+def test_real_student_answers_live_as_it_does_directly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(choose_domain_id()))
+    stamps = write_drive(tmp_path / "bag", steps=30)
+    args = words(tmp_path)
+    (args.checkpoint / "planner").rmdir()
+    write_student(args.checkpoint)
+    assert replay_live(args) == 0
+    metrics = json.loads((args.out / "metrics.json").read_text())
+    live = metrics["live_vs_direct"]
+    assert live["frames"] == len(stamps) and live["unexplained"] == []
+    assert live["largest_gap"] == 0.0  # not one bit is rounded otherwise
+    assert live["different"] == sum(live["by_outcome"].get(one, 0) for one in ("late", "dropped"))
+    assert live["words"] in capfd.readouterr().out
+    provenance = read_provenance(args.out)
+    assert provenance.bag == str(args.bag) and "CPU" in provenance.device
+    assert set(provenance.nodes) == {"/vlm", "/planner"}
+
+
 def test_live_replay_names_the_node_that_fails(tmp_path: Path, own_domain: None) -> None:
     write_drive(tmp_path / "bag")
     system = fake_system(tmp_path, 5)
@@ -247,21 +276,6 @@ def test_live_replay_ends_everything_within_three_seconds_of_ctrl_c(
 def runs(process: psutil.Process) -> bool:
     """False for a zombie too: it has ended, and only init has not noticed yet."""
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-
-
-def test_account_for_adds_what_the_evaluator_never_heard_as_dropped() -> None:
-    labels = [label_at(stamp) for stamp in (30, 10, 20)]
-    heard = FrameRow(scene="s", case_name="fog", stamp_ns=20, label=META_ACTIONS[6])
-    unlabelled = FrameRow(scene="", case_name="", stamp_ns=99)
-    rows = account_for([heard, unlabelled], labels)
-    assert [row.stamp_ns for row in rows] == [10, 20, 30]
-    assert [row.reason == UNHEARD for row in rows] == [True, False, True]
-    assert rows[0].truth is FUTURE
-
-
-def test_account_for_keeps_every_row_where_nothing_is_labelled() -> None:
-    rows = [FrameRow(scene="", case_name="", stamp_ns=stamp) for stamp in (2, 1)]
-    assert [row.stamp_ns for row in account_for(rows, [])] == [1, 2]
 
 
 def test_system_is_run_without_planner_where_the_student_has_none(tmp_path: Path) -> None:

@@ -6,8 +6,13 @@ from clkd_core.metrics.decisions.meta_action import ActionScores
 from clkd_core.metrics.intervals import Interval
 from clkd_core.metrics.plans.l2 import HORIZONS_S
 from clkd_core.metrics.texts.published import NotComputed
+from clkd_core.report.layout.live import (
+    DIFFERENCE_HEAD,
+    describe_modes,
+    difference_rows,
+    said_by_nodes,
+)
 from clkd_core.report.layout.plans import CONVENTIONS, PLAN_NAMES
-from clkd_core.report.layout.tables import MODELS
 from clkd_core.report.layout.texts import (
     PUBLISHED,
     compare_with_senna,
@@ -21,14 +26,18 @@ from clkd_core.report.scoring.plans import PLAN_MODELS
 from clkd_core.report.scoring.scores import LATENCIES, RunScores
 from clkd_core.report.scoring.texts import GeneratedDecisions
 from clkd_core.report.scoring.words import (
+    MODELS,
     NO_QUESTIONS,
     NOT_LABELLED,
     NOT_MEASURED,
+    why_no_agreement,
     why_no_collisions,
     why_no_decisions,
     why_no_l2,
     why_no_rsdr,
+    why_not_built,
 )
+from clkd_core.runtime.agreement import describe_agreement
 
 NONE = "-"
 """A cell without a number: no frame is of this kind."""
@@ -47,7 +56,8 @@ def build_markdown(scores: RunScores, provenance: Provenance, *, title: str) -> 
     counts = scores.counts
     sections = [
         [f"# {_plain(title)}", "", *_facts(provenance)],
-        ["## Decisions", "", *_decisions(scores)],
+        ["## Decisions", "", *_decisions(scores, provenance)],
+        ["## Live against direct", "", *_live(scores, provenance)],
         ["## Time", "", *_time(scores)],
         ["## Plans", "", *_plans(scores)],
         ["## Words", "", *_words(scores)],
@@ -69,22 +79,38 @@ def _facts(provenance: Provenance) -> list[str]:
         "made": f"{provenance.created} {provenance.git_revision}".strip(),
     }
     lines = [f"- {name}: {_plain(text)}" for name, text in facts.items() if text]
+    lines += [
+        f"- {_plain(name)}: {_plain(said)}" for name, said in said_by_nodes(provenance).items()
+    ]
     return lines + [f"- note: {_plain(note)}" for note in provenance.notes]
 
 
-def _decisions(scores: RunScores) -> list[str]:
+def _decisions(scores: RunScores, provenance: Provenance) -> list[str]:
     if scores.actions is None:
         return [f"Accuracy and macro-F1: {NOT_LABELLED}."]
     head = ["", "frames", *(f"accuracy, {c}" for c in CASES), *(f"macro-F1, {c}" for c in CASES)]
+    absent = why_not_built(scores, provenance)
     rows = [
         [name, str(cases["all"].frames), *_action_cells(cases)]
-        for model, name in MODELS.items()
         if (cases := scores.actions.get(model))
+        else [f"Not run: {name[0].lower()}{name[1:]}", absent[model]]
+        for model, name in MODELS.items()
     ]
-    absent = [name.lower() for model, name in MODELS.items() if model not in scores.actions]
     lines = _table(head, rows)
-    lines += ["", f"The majority answer, {scores.majority}, is that of {scores.majority_of}."]
-    return lines + ([f"Not run: {', '.join(absent)}."] if absent else [])
+    return [
+        *lines,
+        "",
+        f"The majority answer, {scores.majority}, is that of {scores.majority_of}.",
+    ]
+
+
+def _live(scores: RunScores, provenance: Provenance) -> list[str]:
+    agreement = scores.agreement
+    if agreement is None:
+        return [f"Live against direct: {_plain(why_no_agreement(scores, provenance))}."]
+    rows = difference_rows(agreement)
+    line = f"{describe_agreement(agreement)}."
+    return [line, "", *_table(DIFFERENCE_HEAD, rows)] if rows else [line]
 
 
 def _action_cells(cases: Mapping[str, ActionScores]) -> list[str]:
@@ -129,6 +155,7 @@ def _plans(scores: RunScores) -> list[str]:
         if model not in scores.plans.collisions:
             collisions.append([name, why_no_collisions(scores, model)])
     return [
+        *([f"Plans by mode: {describe_modes(scores)}.", ""] if scores.has_plans else []),
         *_table(["L2 [m]", "frames", *conventions], l2),
         "",
         *_table(["collisions", "frames", *conventions], collisions),

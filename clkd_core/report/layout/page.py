@@ -9,6 +9,12 @@ from clkd_core.metrics.frames import FrameRow
 from clkd_core.metrics.intervals import resampling_unit
 from clkd_core.report.layout import tables
 from clkd_core.report.layout.cards import Views, build_gallery
+from clkd_core.report.layout.live import (
+    LIVE_WORDS,
+    build_agreement,
+    describe_modes,
+    said_by_nodes,
+)
 from clkd_core.report.layout.look import STYLE
 from clkd_core.report.layout.plans import PLAN_WORDS, build_plan_tables
 from clkd_core.report.layout.plots import draw_histogram, draw_rsdr_curve
@@ -57,7 +63,8 @@ def build_page(
             "<main>",
             _tiles(scores, provenance),
             _frames_section(scores, provenance),
-            _actions_section(rows, scores),
+            _actions_section(rows, scores, provenance),
+            _live_section(scores, provenance),
             _time_section(rows, scores, provenance),
             _per_action_section(scores),
             _planner_section(scores),
@@ -213,6 +220,10 @@ def _frames_section(scores: RunScores, provenance: Provenance) -> str:
         f"<dt>{escape(reason)}</dt><dd>{count}</dd>"
         for reason, count in provenance.counters.items()
     )
+    said = "".join(
+        f"<dt>{escape(name)}</dt><dd>{escape(words)}</dd>"
+        for name, words in said_by_nodes(provenance).items()
+    )
     kinds = (
         f"{counts.labelled} labelled keyframes, {counts.regular} regular and {counts.corner} of "
         "corner cases."
@@ -234,24 +245,28 @@ def _frames_section(scores: RunScores, provenance: Provenance) -> str:
             f"<h3>Counted on the way</h3><dl class='facts counts'>{counted}</dl>"
             if counted
             else ""
-        ),
+        )
+        + (f"<h3>What the nodes said</h3><dl class='facts'>{said}</dl>" if said else ""),
     )
 
 
-def _actions_section(rows: Sequence[FrameRow], scores: RunScores) -> str:
+def _actions_section(rows: Sequence[FrameRow], scores: RunScores, provenance: Provenance) -> str:
     if scores.actions is None:
         return _section("Is it right?", f"Accuracy and macro-F1: {NOT_LABELLED}.", "")
     unit = resampling_unit([row.scene for row in rows if row.label is not None])
-    absent = [name.lower() for model, name in tables.MODELS.items() if model not in scores.actions]
     words = (
         "A frame without an answer of its own counts as wrong. Macro-F1 is the mean of the speed "
         "and the path macro over the actions that occur in the labels, drawn at the right on a "
         f"scale from 0 to 1. Small figures: 95 % bootstrap interval over {unit}s. The majority "
         f"answer, {scores.majority}, is that of {scores.majority_of}."
     )
-    if absent:
-        words += f" Not run: {', '.join(absent)}."
-    return _section("Is it right?", words, tables.build_action_table(scores))
+    return _section("Is it right?", words, tables.build_action_table(scores, provenance))
+
+
+def _live_section(scores: RunScores, provenance: Provenance) -> str:
+    if provenance.mode != "live":
+        return ""
+    return _section("Live against direct", LIVE_WORDS, build_agreement(scores, provenance))
 
 
 def _time_section(rows: Sequence[FrameRow], scores: RunScores, provenance: Provenance) -> str:
@@ -328,7 +343,9 @@ def _per_action_section(scores: RunScores) -> str:
 def _planner_section(scores: RunScores) -> str:
     if "planner" not in scores.plans.l2 and not scores.has_truth:
         return _section("Where would it go?", f"L2: {why_no_l2(scores, 'planner')}.", "")
-    return _section("Where would it go?", PLAN_WORDS, build_plan_tables(scores))
+    modes = f"<p>Plans by mode: {describe_modes(scores)}. Those of every mode are scored.</p>"
+    tables_of_plans = (modes if scores.has_plans else "") + build_plan_tables(scores)
+    return _section("Where would it go?", PLAN_WORDS, tables_of_plans)
 
 
 def _texts_section(scores: RunScores) -> str:

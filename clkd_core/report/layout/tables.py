@@ -10,19 +10,11 @@ from numpy.typing import NDArray
 from clkd_core.metrics.decisions.meta_action import ActionScores
 from clkd_core.metrics.intervals import Interval
 from clkd_core.report.layout.plots import draw_whisker
+from clkd_core.report.provenance import Provenance
 from clkd_core.report.scoring.cases import CASES
 from clkd_core.report.scoring.scores import LATENCIES, RunScores
-from clkd_core.report.scoring.words import NOT_MEASURED, why_no_rsdr
+from clkd_core.report.scoring.words import MODELS, NOT_MEASURED, why_no_rsdr, why_not_built
 from clkd_core.types import PathAction, SpeedAction
-
-MODELS = {
-    "student": "Student",
-    "blank": "Same student, blank images",
-    "shuffled": "Same student, another scene's images",
-    "ego_status": "Ego status only, no images",
-    "majority": "Majority answer",
-}
-"""In the order they are shown."""
 
 LATENCY_WORDS = {
     "inference_ms": "inference_ms: encoded images in, decision out",
@@ -41,15 +33,17 @@ def build_table(head: Sequence[str], rows: Sequence[str], css_class: str = "") -
     )
 
 
-def build_action_table(scores: RunScores) -> str:
-    """Accuracy and macro-F1 of every model, regular, corner and all."""
+def build_action_table(scores: RunScores, provenance: Provenance) -> str:
+    """Accuracy and macro-F1 of every model, regular, corner and all; or why it is not there."""
     assert scores.actions is not None
     head = ["", "frames"]
     head += [f"{case}<br>accuracy" for case in CASES] + [f"{case}<br>macro-F1" for case in CASES]
+    absent = why_not_built(scores, provenance)
     rows = [
-        _action_row(name, cases, main=model == "student")
+        _action_row(name, scores.actions[model], main=model == "student")
+        if model in scores.actions
+        else word_row(name, escape(absent[model]), len(head))
         for model, name in MODELS.items()
-        if (cases := scores.actions.get(model))
     ]
     return build_table([*head, ""], rows)
 

@@ -5,6 +5,7 @@ What cannot be known has no number: it is None or absent here, and a word of ``w
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,8 @@ from clkd_core.report.scoring.cases import CASES, rows_of_case
 from clkd_core.report.scoring.plans import PlanScores, score_plans
 from clkd_core.report.scoring.published import Publish
 from clkd_core.report.scoring.texts import RunTexts, score_answers
+from clkd_core.runtime.agreement import Agreement, compare_runs
+from clkd_core.types import PlanMode
 
 LATENCIES = ("inference_ms", "response_ms", "node_response_ms", "plan_inference_ms")
 RSDR_LATENCIES = ("inference_ms", "response_ms")
@@ -80,6 +83,11 @@ class RunScores:
     """By name; None where it was not measured."""
     plans: PlanScores
     """L2 and collisions of planner and constant velocity."""
+    plan_modes: Mapping[str, int]
+    """Frames whose plan was in each mode, by its name in small letters, and ``none``; of the
+    frames that ``counts`` counts."""
+    agreement: Agreement | None
+    """Of a live run with direct answers; None where there are none to compare with."""
     texts: RunTexts
     """What was said in words."""
     has_truth: bool
@@ -95,6 +103,7 @@ def score_run(
     provenance: Provenance,
     *,
     others: Mapping[str, Sequence[FrameRow]] | None = None,
+    direct: Sequence[FrameRow] | None = None,
     answers: Sequence[TextAnswer] = (),
     publish: Publish = published_scores,
 ) -> RunScores:
@@ -105,12 +114,14 @@ def score_run(
         provenance: of the run.
         others: rows of the same keyframes answered by something else, by model name. Where
             ``majority`` is not among them, the majority of the run's own labels answers.
+        direct: the labelled keyframes of a live run answered without a transport.
         answers: what was generated in words; the decisions in the order of the labelled rows.
         publish: computes the published scores of texts.
 
     Raises:
         ValueError: there is no row.
-        DataError: the generated decisions are not those of the labelled rows.
+        DataError: the generated decisions, or the direct answers, are not those of the labelled
+            rows.
     """
     if not rows:
         raise ValueError("no row to score")
@@ -136,6 +147,8 @@ def score_run(
             name: compute_latency_stats([getattr(row, name) for row in rows]) for name in LATENCIES
         },
         plans=score_plans(rows, provenance.seed),
+        plan_modes=_count_modes(labelled or rows),
+        agreement=compare_runs(labelled, direct) if labelled and direct is not None else None,
         texts=score_answers(answers, labelled, provenance.seed, publish),
         has_truth=any(row.truth is not None for row in rows),
         has_plans=any(row.plan is not None for row in rows),
@@ -178,6 +191,11 @@ def _count(rows: Sequence[FrameRow]) -> FrameCounts:
         stale=sum(row.stale and row.answered for row in counted),
         degraded=sum(row.degraded for row in counted),
     )
+
+
+def _count_modes(rows: Sequence[FrameRow]) -> dict[str, int]:
+    found = Counter(row.plan_mode for row in rows)
+    return {mode.name.lower(): found[mode] for mode in PlanMode} | {"none": found[None]}
 
 
 def _count_by_case_name(labelled: Sequence[FrameRow]) -> dict[str, tuple[int, int]]:

@@ -1,9 +1,10 @@
 """What ``metrics.json`` holds.
 
 A number that cannot be known is a word instead: ``not labelled``, ``not measured``,
-``no planner``, ``no questions``, ``not built``. An interval is ``{value, low, high}``: the number
-and its 95 % bootstrap interval over whole drives, null where not finite. ``CASE`` is ``regular``,
-``corner`` or ``all``; a case without frames is absent, and so is a model that was not run.
+``no planner``, ``no questions``, ``not built``, ``not live``. An interval is ``{value, low,
+high}``: the number and its 95 % bootstrap interval over whole drives, null where not finite.
+``CASE`` is ``regular``, ``corner`` or ``all``; a case without frames is absent, and so is a model
+that was not run.
 
 - ``format_version``: of this layout.
 - ``frames``: counts of labelled keyframes, or of all frames where none is labelled: ``frames``,
@@ -15,6 +16,7 @@ and its 95 % bootstrap interval over whole drives, null where not finite. ``CASE
   ``frames``, ``accuracy`` and ``macro_f1`` (intervals), ``speed_f1`` and ``path_f1`` by action
   (null where no label has it), ``speed_confusion`` and ``path_confusion`` (rows: labels; columns:
   answers, the last one none).
+- ``not_built.NAME``: why a model is absent, or ``live_vs_direct`` a word.
 - ``cases.NAME``: ``frames`` and ``right`` ones of each case name.
 - ``rsdr.LATENCY.MODEL.CASE.DEADLINE``: intervals; LATENCY ``inference_ms`` or ``response_ms``,
   MODEL ``student`` or ``majority``, DEADLINE in milliseconds.
@@ -22,6 +24,14 @@ and its 95 % bootstrap interval over whole drives, null where not finite. ``CASE
 - ``l2_m.MODEL.CASE``: MODEL ``planner``, ``constant_velocity`` or ``ego_status``: ``frames``;
   ``average_vad_st_p3`` (mean of the points up to the horizon) and ``at_horizon_uniad``, each with
   ``1s``, ``2s``, ``3s`` (intervals, metres).
+- ``plan_modes.MODE``: ``frames`` whose plan was ``following`` a fresh decision,
+  ``without_decision``, ``stopping``, or ``none``, and the ``share`` of all; ``l2_m`` and
+  ``collision`` score the plans of all modes.
+- ``live_vs_direct``: of a live run and the same keyframes answered without a transport:
+  ``words`` (a sentence), ``frames``, ``same`` (the same action), ``late`` (of these),
+  ``different``, ``by_outcome`` (of the different ones), ``explained`` and ``unexplained`` (lists:
+  ``stamp_ns``, ``scene``, ``live``, ``direct``, ``outcome``, ``explanation``), ``largest_gap`` of
+  a probability.
 - ``collision.MODEL.CASE``: likewise, shares of steps and of frames; ``excused_steps``: collisions
   not counted because the driven path has them too.
 - ``texts.KIND.CASE``: KIND is the data set's word for a question, or ``all``: ``questions``,
@@ -48,14 +58,18 @@ from clkd_core.report.scoring.plans import PLAN_MODELS
 from clkd_core.report.scoring.scores import RunScores
 from clkd_core.report.scoring.texts import GeneratedDecisions, TextResult
 from clkd_core.report.scoring.words import (
+    NO_PLANNER,
     NO_QUESTIONS,
     NOT_LABELLED,
     NOT_MEASURED,
+    why_no_agreement,
     why_no_collisions,
     why_no_decisions,
     why_no_l2,
     why_no_rsdr,
+    why_not_built,
 )
+from clkd_core.runtime.agreement import Agreement, Difference, describe_agreement
 
 FORMAT_VERSION = 2
 
@@ -79,6 +93,7 @@ def compute_metrics(scores: RunScores, provenance: Provenance) -> Json:
         }
         if scores.actions is not None
         else NOT_LABELLED,
+        "not_built": why_not_built(scores, provenance),
         "cases": {
             name: {"frames": frames, "right": right}
             for name, (frames, right) in scores.by_case_name.items()
@@ -105,6 +120,10 @@ def compute_metrics(scores: RunScores, provenance: Provenance) -> Json:
             else why_no_collisions(scores, model)
             for model in PLAN_MODELS
         },
+        "plan_modes": _plan_modes(scores) if scores.has_plans else NO_PLANNER,
+        "live_vs_direct": _agreement(scores.agreement)
+        if scores.agreement
+        else why_no_agreement(scores, provenance),
         "texts": {kind: _by_case(cases, _text) for kind, cases in texts.by_kind.items()}
         or NO_QUESTIONS,
         "generated_decisions": _decisions(texts.decisions)
@@ -154,6 +173,36 @@ def _collisions(scores: CollisionScores) -> Json:
         "excused_steps": scores.excused_steps,
         "average_vad_st_p3": _by_horizon(scores.average_frac),
         "at_horizon_uniad": _by_horizon(scores.horizon_frac),
+    }
+
+
+def _plan_modes(scores: RunScores) -> Json:
+    total = sum(scores.plan_modes.values())
+    return {
+        mode: {"frames": count, "share": count / total}
+        for mode, count in scores.plan_modes.items()
+    }
+
+
+def _agreement(agreement: Agreement) -> Json:
+    return {
+        "words": describe_agreement(agreement),
+        "frames": agreement.frames,
+        "same": agreement.same,
+        "late": agreement.late,
+        "different": len(agreement.differences),
+        "by_outcome": dict(agreement.by_outcome),
+        "explained": [_difference(one) for one in agreement.differences if one.explanation],
+        "unexplained": [_difference(one) for one in agreement.unexplained],
+        "largest_gap": agreement.largest_gap,
+    }
+
+
+def _difference(difference: Difference) -> Json:
+    return asdict(difference) | {
+        "live": difference.live.text if difference.live else None,
+        "direct": difference.direct.text if difference.direct else None,
+        "outcome": difference.outcome.value,
     }
 
 
