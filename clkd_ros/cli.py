@@ -64,7 +64,7 @@ def run_system(system: SystemSpec) -> int:
         launched.wait_active(ACTIVE_TIMEOUT_S)
         names = (node.name for spec in system.processes for node in spec.nodes)
         print(f"active: {', '.join(names)}", flush=True)
-        while any(code is None for code in launched.exit_codes().values()):
+        while not launched.is_over:
             for line in launched.respawn(ACTIVE_TIMEOUT_S):
                 _log.warning("%s", line)
             time.sleep(0.1)

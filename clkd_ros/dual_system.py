@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from clkd_core.process import leave
-from clkd_ros.frame_node import FrameNodeConfig
+from clkd_ros.model_config import FrameNodeConfig
 from clkd_ros.node_process import run_nodes
 from clkd_ros.planner_node import PlannerNode
 from clkd_ros.vlm_node import VlmNode

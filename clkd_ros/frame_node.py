@@ -1,41 +1,18 @@
 """What the nodes that look at the road have in common: lifecycle, inputs, newest frame, health."""
 
-import re
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import ExitStack
 from typing import Any, ClassVar
 
-from clkd_core.errors import ClkdError, ConfigError, FrameError
-from clkd_core.files import shipped_student
+from clkd_core.errors import ClkdError, FrameError
 from clkd_core.runtime.deadline import NewestOnly
 from clkd_core.runtime.health import Health
 from clkd_ros.diagnostics import HealthPublisher
-from clkd_ros.inputs import LOG_EVERY_S, FrameInputs, InputConfig, TimedFrame
+from clkd_ros.inputs import LOG_EVERY_S, FrameInputs, TimedFrame
 from clkd_ros.middleware import LifecycleNode, State, TransitionCallbackReturn
-from clkd_ros.params import RANGE, declare_params
-
-_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
-
-
-@dataclass(frozen=True, kw_only=True)
-class FrameNodeConfig(InputConfig):
-    """Parameters of a node with a model; read when it is configured.
-
-    Raises:
-        ConfigError: the device is none.
-    """
-
-    checkpoint: str = field(default_factory=lambda: str(shipped_student()))
-    """Folder of the distilled student, its planner inside; the shipped one when not given."""
-    device: str = "auto"
-    """auto (CUDA where there is one), cpu, cuda or cuda:N."""
-    threads: int = field(default=1, metadata={RANGE: (0, 256)})
-    """CPU threads of the model; 0 leaves the choice to torch."""
-
-    def __post_init__(self) -> None:
-        if not _DEVICE.fullmatch(self.device):
-            raise ConfigError(f"device is {self.device!r}, expected auto, cpu, cuda or cuda:N")
+from clkd_ros.model_config import FrameNodeConfig
+from clkd_ros.params import declare_params
 
 
 class FrameNode(LifecycleNode):
@@ -51,8 +28,11 @@ class FrameNode(LifecycleNode):
         """``build`` makes the model from the config; ``options`` go to the middleware's node."""
         super().__init__(name, **options)
         self._build = build
-        self._publishers_by_topic: dict[str, Any] = {}
+        self._announced: list[Any] = []
         self._configured = False
+        self._at_work = ExitStack()  # what ends with the active state
+        self._worker: NewestOnly[TimedFrame] | None = None
+        self._patience_s = 2.0
 
     @abstractmethod
     def prepare(self, model: Any) -> None:
@@ -62,19 +42,17 @@ class FrameNode(LifecycleNode):
     def answer(self, timed: TimedFrame) -> None:
         """Answer one frame and publish; FrameError when it cannot be used."""
 
-    def start(self) -> None:
-        """Listen to more than frames; called by activate, before the first frame."""
+    def start(self, undo: ExitStack) -> None:
+        """Listen to more than frames, before the first one; ``undo`` takes what ends it."""
 
-    def stop(self) -> None:
-        """Undo :meth:`start`; called by deactivate."""
-
+    @abstractmethod
     def release(self) -> None:
-        """Let the model go; called by cleanup."""
+        """Let the model go; also where it was never taken."""
 
     def on_configure(self, state: State) -> TransitionCallbackReturn:
         """Load and warm up; FAILURE with one line in the log when that cannot be done."""
         try:
-            self.config = declare_params(self, self.config_class, fixed=self._is_configured)
+            self.config = declare_params(self, self.config_class, fixed=lambda: self._configured)
             model = self._build(self.config)
             model.warm_up()
         except ClkdError as err:
@@ -86,40 +64,65 @@ class FrameNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
-        """Start listening and answering."""
-        self._worker = NewestOnly(self._answer, on_replaced=self._replaced, name=self.get_name())
-        self.start()
-        self._inputs = FrameInputs(self, self.config, self._worker.submit, self.health)
-        self._health_pub = HealthPublisher(self, self.health, self._inputs.unused_images)
+        """Start listening and answering; FAILURE while an answer of before is in the making."""
+        if self._worker is not None and not self._worker.close(0.0):
+            self.get_logger().error("cannot be activated: the last answer is still in the making")
+            return TransitionCallbackReturn.FAILURE
+        with ExitStack() as undo:
+            self.start(undo)
+            name = self.get_name()
+            self._worker = NewestOnly(self._answer, on_replaced=self._replaced, name=name)
+            undo.callback(self._close_worker)
+            inputs = FrameInputs(self, self.config, self._worker.submit, self.health)
+            undo.callback(inputs.close)
+            health_pub = HealthPublisher(self, self.health, inputs.unused_images)
+            undo.callback(health_pub.close)
+            self._at_work = undo.pop_all()
         return super().on_activate(state)
 
     def on_deactivate(self, state: State) -> TransitionCallbackReturn:
-        """Stop listening; an answer in the making is finished but not published."""
-        self._health_pub.close()
-        self._inputs.close()
-        self.stop()
-        self._worker.close()
-        return super().on_deactivate(state)
+        """Fall silent and stop listening; an answer in the making is finished, not published."""
+        result = super().on_deactivate(state)
+        self._at_work.close()
+        return result
 
     def on_cleanup(self, state: State) -> TransitionCallbackReturn:
         """Let the model go."""
-        for publisher in self._publishers_by_topic.values():
-            self.destroy_lifecycle_publisher(publisher)
-        self._publishers_by_topic.clear()
-        self.release()
-        self._configured = False
+        self._clean_up()
         return TransitionCallbackReturn.SUCCESS
 
+    def on_shutdown(self, state: State) -> TransitionCallbackReturn:
+        """Do nothing any more, from whatever state."""
+        self._clean_up()
+        return super().on_shutdown(state)
+
+    def on_error(self, state: State) -> TransitionCallbackReturn:
+        """Back to unconfigured, with nothing left of what was begun."""
+        self._clean_up()
+        return TransitionCallbackReturn.SUCCESS
+
+    def _clean_up(self) -> None:
+        self._at_work.close()
+        for publisher in self._announced:
+            self.destroy_lifecycle_publisher(publisher)
+        self._announced.clear()
+        self.release()
+        self._configured = False
+
     def destroy_node(self) -> None:
-        """End the worker before the publishers it uses."""
-        if hasattr(self, "_worker"):
-            self._worker.close()
+        """End the worker before the publishers it uses; a slow model is not waited for."""
+        self._patience_s = 0.3
+        self._at_work.close()
         super().destroy_node()
+
+    def _close_worker(self) -> None:
+        if self._worker is not None:
+            self._worker.close(self._patience_s)
 
     def advertise(self, message_class: Any, topic: str) -> Any:
         """A publisher that is silent unless the node is active, and goes with the model."""
         made = self.create_lifecycle_publisher(message_class, topic, 1)
-        self._publishers_by_topic[topic] = made
+        self._announced.append(made)
         return made
 
     def refuse(self, text: str, reason: str) -> None:
@@ -132,14 +135,14 @@ class FrameNode(LifecycleNode):
         self.health.count_flag(reason)
         self.get_logger().warning(text, throttle_duration_sec=LOG_EVERY_S)
 
-    def _is_configured(self) -> bool:
-        return self._configured
-
     def _answer(self, timed: TimedFrame) -> None:
         try:
             self.answer(timed)
         except FrameError as err:
             self.refuse(str(err), "unusable frame")
+        except Exception:
+            self.health.count_drop("failed")
+            raise  # logged with its traceback by the worker, which goes on
 
     def _replaced(self, timed: TimedFrame) -> None:
         self.health.count_drop("replaced by a newer frame")

@@ -213,13 +213,18 @@ class LaunchedSystem:
                         f"node {answer['node']!r} could not {transition}: {process.trouble()}"
                     )
 
+    @property
+    def is_over(self) -> bool:
+        """Whether every process has ended and none will be started again."""
+        return self._left == set(self.processes)
+
     def respawn(self, timeout_s: float) -> list[str]:
         """Start again what has died and may, and bring its nodes up; the lines to tell.
 
         A process that is not to be started again is told of once, and the others go on.
 
         Raises:
-            ClkdError: a process died too often, or does not come up again.
+            ClkdError: a process died too often.
         """
         told = []
         for name, code in self.exit_codes().items():
@@ -235,7 +240,10 @@ class LaunchedSystem:
             told.append(f"{dead.ended()}; it is started again")
             dead.close()
             self._start_one(dead.spec)
-            self._bring_up([self.processes[name]], time.monotonic() + timeout_s)
+            try:
+                self._bring_up([self.processes[name]], time.monotonic() + timeout_s)
+            except ClkdError as err:  # dead again: its turn comes again; else it waits for repair
+                told.append(str(err))
         return told
 
     def _dies_too_often(self, name: str) -> bool:

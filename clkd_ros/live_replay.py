@@ -22,9 +22,7 @@ from clkd_core.data.bags.frames import check_topics, find_cameras, load_labels
 from clkd_core.data.bags.topics import (
     IMAGE,
     BagTopics,
-    image_topic,
     load_topics,
-    raw_image_topic,
 )
 from clkd_core.errors import ClkdError, ConfigError
 from clkd_core.report.build import FRAMES_FILE
@@ -40,7 +38,7 @@ from clkd_core.types import CAMERAS
 from clkd_ros.cli import ACTIVE_TIMEOUT_S
 from clkd_ros.launcher import LaunchedSystem, child_environment
 from clkd_ros.signals import bind_to_parent, signals_held
-from clkd_ros.system import NodeSpec, SystemSpec, default_system_file, load_system
+from clkd_ros.system import SystemSpec, default_system_file, load_system
 from clkd_ros.vlm_node import VlmNodeConfig
 
 SUBSCRIBERS_TIMEOUT_S = 10.0
@@ -151,19 +149,10 @@ def describe_system(
     if args.threads:
         chosen |= {"vlm.threads": args.threads, "planner.threads": args.threads}
     system = load_system(default_system_file(), {**chosen, "evaluate": True})
-    if views.raw:
-        system = replace(system, nodes=tuple(_listening_raw(node) for node in system.nodes))
     if with_planner:
         return system
     _log.warning("%s has no planner inside: no trajectories", args.checkpoint)
     return replace(system, nodes=tuple(node for node in system.nodes if node.name != "planner"))
-
-
-def _listening_raw(node: NodeSpec) -> NodeSpec:
-    """The same node with its cameras remapped to where raw images are played."""
-    raw = {image_topic(camera): raw_image_topic(camera) for camera in CAMERAS}
-    remapped = {name: raw.get(topic, topic) for name, topic in node.remappings.items()}
-    return replace(node, remappings=remapped)
 
 
 def choose_domain_id() -> int:

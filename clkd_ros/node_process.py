@@ -29,7 +29,7 @@ from clkd_ros import middleware
 from clkd_ros.launcher import CONTROL_FD_VARIABLE
 from clkd_ros.middleware import MultiThreadedExecutor, Parameter, TransitionCallbackReturn
 
-_LAST_CALLBACK_S = 0.8
+_LAST_CALLBACK_S = 0.5
 """How long a running callback may go on after the end was asked for."""
 
 _ORPHAN_S = 2.0
@@ -152,12 +152,14 @@ def _take_autostart(arguments: list[str]) -> list[str]:
 
 
 def _autostart(nodes: Sequence[Any], transitions: Sequence[str]) -> None:
+    """Each transition for all nodes; one that fails stays as it is, and the others go on."""
+    willing = list(nodes)
     for transition in transitions:
-        for node in nodes:
+        for node in list(willing):
             if change_state(node, transition) != TransitionCallbackReturn.SUCCESS:
                 node.get_logger().error(f"{transition} failed, the node stays as it is")
-                return
-    for node in nodes:
+                willing.remove(node)
+    for node in willing:
         node.get_logger().info(f"done: {', '.join(transitions)}")
 
 

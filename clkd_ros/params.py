@@ -8,6 +8,7 @@ import typing
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from clkd_core.config import config_from_dict
 from clkd_core.errors import ConfigError
@@ -21,6 +22,9 @@ from clkd_ros.middleware import (
 )
 
 T = TypeVar("T")
+
+_JUDGED: "WeakSet[Any]" = WeakSet()
+"""Nodes whose run-time changes are judged already."""
 
 RANGE = "range"
 """Metadata key of a field: (lowest, highest) value, both allowed."""
@@ -58,15 +62,15 @@ def declare_params(
             node.declare_parameter(knob.name, knob.default, knob.descriptor)
         except Exception as err:  # rclpy has one class per kind of fault, all meaning this
             problems.append(f"{source}: {knob.name!r}: {err}")
-    if problems:
-        raise ConfigError("\n".join(problems))
-    values = {knob.name: node.get_parameter(knob.name).value for knob in knobs}
-    config = config_from_dict(config_class, _nested(values), source=source)
-    if new:
+    if node not in _JUDGED:  # also one that is refused below: it may be repaired and configured
+        _JUDGED.add(node)
         node.add_on_set_parameters_callback(
             lambda changed: _judge(node, config_class, changed, fixed())
         )
-    return config
+    if problems:
+        raise ConfigError("\n".join(problems))
+    values = {knob.name: node.get_parameter(knob.name).value for knob in knobs}
+    return config_from_dict(config_class, _nested(values), source=source)
 
 
 def _judge(

@@ -2,7 +2,9 @@
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -10,13 +12,17 @@ from typing import Any, Literal
 from clkd_core.errors import FrameError
 from clkd_core.process import leave
 from clkd_core.runtime.failsafe import FailSafeConfig, FailSafePlanner, Planner
-from clkd_core.types import Plan, PlanMode
+from clkd_core.types import Decision, Plan, PlanMode
 from clkd_ros import messages
 from clkd_ros.convert import decision_from_msg, path_to_msg, plan_to_msg
-from clkd_ros.frame_node import FrameNode, FrameNodeConfig
+from clkd_ros.frame_node import FrameNode
 from clkd_ros.inputs import TimedFrame
+from clkd_ros.model_config import FrameNodeConfig
 from clkd_ros.node_process import run_nodes
 from clkd_ros.visuals import autoware_trajectory_to_msg, markers_to_msg
+
+_DECISIONS = 32
+"""Decisions remembered to show which one a plan follows: more than a second of them."""
 
 _WATCH_PERIOD_S = 0.1
 """How often the node asks whether it has become blind: the rate of the cameras."""
@@ -63,26 +69,23 @@ class PlannerNode(FrameNode):
         autoware = messages.autoware_trajectory_class()
         self._autoware_pub = autoware and self.advertise(autoware, "~/output/autoware_trajectory")
 
-    def start(self) -> None:
+    def start(self, undo: ExitStack) -> None:
         """Remember nothing of before; hear decisions and watch out for blindness."""
         # A step of the machine's clock must not look like blindness, a slow replay neither.
         simulated = self.get_parameter("use_sim_time").value
         clock_s = (lambda: self._now_ns() / 1e9) if simulated else time.monotonic
         self._planner = FailSafePlanner(self._model, self.config.fail_safe, clock_s=clock_s)
-        self._newest_decision: Any = None
-        self._decision_sub = self.create_subscription(
+        undo.callback(setattr, self, "_planner", None)
+        self._decisions: deque[Decision] = deque(maxlen=_DECISIONS)
+        heard = self.create_subscription(
             messages.MetaAction, "~/input/meta_action", self._on_decision, 1
         )
-        self._watchdog = self.create_timer(_WATCH_PERIOD_S, self._watch)
-
-    def stop(self) -> None:
-        """Neither hear nor watch."""
-        self.destroy_timer(self._watchdog)
-        self.destroy_subscription(self._decision_sub)
+        undo.callback(self.destroy_subscription, heard)
+        undo.callback(self.destroy_timer, self.create_timer(_WATCH_PERIOD_S, self._watch))
 
     def release(self) -> None:
         """Let the planner go."""
-        del self._model
+        self._model: Planner | None = None
 
     def answer(self, timed: TimedFrame) -> None:
         """Plan, publish, count."""
@@ -93,18 +96,18 @@ class PlannerNode(FrameNode):
 
     def _watch(self) -> None:
         with self._speaking:
-            plan = self._planner.plan_blind(self._now_ns())
+            plan = self._planner and self._planner.plan_blind(self._now_ns())
             if plan is not None:
                 self._publish(plan)
 
     def _publish(self, plan: Plan) -> None:
-        followed = plan.mode is PlanMode.FOLLOWING
+        followed = [one for one in self._decisions if one.stamp_ns == plan.decision_stamp_ns]
         self._plan_pub.publish(plan_to_msg(plan))
         self._path_pub.publish(path_to_msg(plan))
-        self._marker_pub.publish(markers_to_msg(plan, self._newest_decision if followed else None))
+        self._marker_pub.publish(markers_to_msg(plan, followed[-1] if followed else None))
         if self._autoware_pub:
             self._autoware_pub.publish(autoware_trajectory_to_msg(plan))
-        if not followed:
+        if plan.mode is not PlanMode.FOLLOWING:
             self.flag("; ".join(plan.degraded), plan.mode.name.lower().replace("_", " "))
 
     def _on_decision(self, msg: messages.MetaAction) -> None:
@@ -113,8 +116,9 @@ class PlannerNode(FrameNode):
         except FrameError as err:
             self.refuse(str(err), "unusable decision")
             return
+        if not decision.stale:  # it repeats one that was heard
+            self._decisions.append(decision)
         self._planner.push_decision(decision)
-        self._newest_decision = decision
 
     def _age_s(self, timed: TimedFrame) -> float:
         if self.config.frame_age_from == "arrival":

@@ -4,7 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from launch.actions import DeclareLaunchArgument, ExecuteProcess, RegisterEventHandler, Shutdown
+from launch.actions import (
+    DeclareLaunchArgument,
+    ExecuteProcess,
+    OpaqueFunction,
+    RegisterEventHandler,
+    Shutdown,
+    TimerAction,
+)
 from launch.event_handlers import OnProcessExit
 from launch.events.process import ProcessExited
 from launch_ros.actions import Node
@@ -19,9 +26,12 @@ from clkd_ros.system import (
 )
 from launch import LaunchContext
 
+_PATIENCE_S = 60.0
+"""The evaluator is done this long after the bag, unless it heard nothing at all."""
+
 _RESPAWN_DELAY_S = 1.0
 _KILL_AFTER_S = "2"
-"""SIGINT, then SIGTERM, then SIGKILL follow each other at this distance: a node ends in 1.5 s."""
+"""SIGINT, SIGTERM and SIGKILL follow each other at this distance."""
 
 
 def declare_arguments(**defaults: str) -> list[DeclareLaunchArgument]:
@@ -88,10 +98,18 @@ def score_bag(actions: Mapping[str, Node], play: ExecuteProcess, report: Execute
         report: makes the page from what the evaluator wrote.
     """
 
+    waiting = {"evaluator"}
+
+    def give_up(context: LaunchContext) -> list:
+        return [Shutdown(reason="the evaluator heard nothing of the bag")] if waiting else []
+
     def played(event: ProcessExited, context: LaunchContext) -> list:
-        return [] if event.returncode == 0 else [Shutdown(reason="the bag could not be played")]
+        if event.returncode != 0:
+            return [Shutdown(reason="the bag could not be played")]
+        return [TimerAction(period=_PATIENCE_S, actions=[OpaqueFunction(function=give_up)])]
 
     def judged(event: ProcessExited, context: LaunchContext) -> list:
+        waiting.clear()
         failed = Shutdown(reason="the evaluator ended badly")
         return [report] if event.returncode == 0 else [failed]
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import yaml
 
 from clkd_core.config import load_config
-from clkd_core.data.bags.topics import BagTopics, image_topic, load_topics
+from clkd_core.data.bags.topics import BagTopics, image_topic, load_topics, raw_image_topic
 from clkd_core.errors import ConfigError
 from clkd_core.files import shared_folder
 from clkd_core.types import CAMERAS
@@ -183,6 +183,8 @@ def load_system(path: Path, arguments: Mapping[str, Any] | None = None) -> Syste
     )
     if words.get("topics"):
         nodes = _renamed(nodes, load_topics(Path(str(words["topics"]))))
+    else:
+        nodes = tuple(_listening_raw(node) for node in nodes)
     return replace(
         system,
         nodes=nodes,
@@ -196,6 +198,15 @@ def _switch(words: Mapping[str, Any], name: str, default: bool) -> bool:
     if not isinstance(value, bool):
         raise ConfigError(f"launch argument {name} is {value!r}, expected true or false")
     return value
+
+
+def _listening_raw(node: NodeSpec) -> NodeSpec:
+    """The same node, its cameras remapped to where raw images are sent, if it wants raw ones."""
+    if node.parameters.get("transport") != "raw":
+        return node
+    raw = {image_topic(camera): raw_image_topic(camera) for camera in CAMERAS}
+    remapped = {name: raw.get(topic, topic) for name, topic in node.remappings.items()}
+    return replace(node, remappings=remapped)
 
 
 def _renamed(nodes: Sequence[NodeSpec], names: BagTopics) -> tuple[NodeSpec, ...]:
@@ -230,7 +241,10 @@ def parse_launch_arguments(words: Sequence[str]) -> dict[str, Any]:
         name, separator, text = word.partition(":=")
         if not separator or not name:
             raise ConfigError(f"launch argument is {word!r}, expected name:=value")
-        found[name] = yaml.safe_load(text)
+        try:
+            found[name] = yaml.safe_load(text)
+        except yaml.YAMLError as err:
+            raise ConfigError(f"launch argument is {word!r}, expected a YAML value") from err
     return found
 
 

@@ -9,8 +9,9 @@ from clkd_core.process import leave
 from clkd_core.types import Decision, SurroundFrame
 from clkd_ros import messages
 from clkd_ros.convert import decision_to_msg
-from clkd_ros.frame_node import FrameNode, FrameNodeConfig
+from clkd_ros.frame_node import FrameNode
 from clkd_ros.inputs import TimedFrame
+from clkd_ros.model_config import FrameNodeConfig
 from clkd_ros.node_process import run_nodes
 
 
@@ -56,7 +57,7 @@ class VlmNode(FrameNode):
 
     def release(self) -> None:
         """Let the engine go."""
-        del self._engine
+        self._engine: Decider | None = None
 
     def answer(self, timed: TimedFrame) -> None:
         """Decide, publish, count."""

@@ -39,7 +39,14 @@ def start(context: LaunchContext) -> list:
     bag, out = words["bag"], words["out"]
     checkpoint = words["checkpoint"] or str(shipped_student())
     mapping = ["--topics", words["bag_topics"]] if words["bag_topics"] else []
-    system = read_system(context, {"evaluator.output_dir": out, "evaluator.bag": bag})
+    system = read_system(
+        context,
+        {
+            "evaluator.output_dir": out,
+            "evaluator.bag": bag,
+            "evaluator.bag_topics": words["bag_topics"],
+        },
+    )
     listeners = str(len(system.nodes))  # each listens to the cameras, once it is active
     waiting = ["--wait-for-subscribers", WAIT_S, "--subscribers", listeners]
     return score_bag(

@@ -78,7 +78,7 @@ class Car:
 
     def __init__(self, planner: FakePlanner | None = None, **limits: float) -> None:
         self.now_s = 0.0
-        self.config = FailSafeConfig(**limits)
+        self.config = FailSafeConfig(**{"stop_after_s": 3.0, **limits})
         self.planner = planner or FakePlanner()
         self.safe = FailSafePlanner(self.planner, self.config, clock_s=lambda: 5000.0 + self.now_s)
 

@@ -52,7 +52,7 @@ class FailSafeConfig:
 
     decision_max_age_s: float = field(default=1.0, metadata={"range": (0.0, 60.0)})
     """A decision whose images are older than the frame's by more than this is not followed [s]."""
-    stop_after_s: float = field(default=3.0, metadata={"range": (0.1, 600.0)})
+    stop_after_s: float = field(default=2.0, metadata={"range": (0.1, 600.0)})
     """Frames without a fresh decision for longer than this: brake to a stop [s]; greater than
     decision_max_age_s."""
     frame_max_age_s: float = field(default=0.5, metadata={"range": (0.05, 60.0)})
@@ -235,8 +235,10 @@ class FailSafePlanner:
         self, frame: SurroundFrame, made: Plan, captured_s: float
     ) -> tuple[Plan, tuple[str, ...]]:
         """The plan in its mode, with the reasons for that, and the drive goes on."""
-        drive = self._drive
+        drive, carried_ns = self._drive, 0
         if drive is not None and frame.stamp_ns <= drive.frame_ns - JUMP_NS:
+            # Time began again, the want of a decision did not: it counts on.
+            carried_ns = drive.frame_ns - drive.fresh_ns
             drive = None
         planned = PlannedMotion(made.trajectory)
         now = drive.course.at(frame.stamp_ns, captured_s) if drive else planned.at(0.0)
@@ -245,14 +247,14 @@ class FailSafePlanner:
         course = _Course(
             motion=planned, stamp_ns=frame.stamp_ns, begun_s=captured_s, path_m=path_m
         )
-        stopping = self._stopping(drive, made, frame.stamp_ns)
+        fresh_ns = drive.fresh_ns if drive else frame.stamp_ns - carried_ns
+        stopping = self._stopping(fresh_ns, made, frame.stamp_ns)
         if stopping:
             course = replace(course, motion=self._braking(speed, now))
             trajectory = _along(path, course)
             made = replace(made, trajectory=trajectory, mode=PlanMode.STOPPING)
-        fresh = drive is None or made.mode is PlanMode.FOLLOWING
         self._drive = _Drive(
-            fresh_ns=frame.stamp_ns if fresh or drive is None else drive.fresh_ns,
+            fresh_ns=frame.stamp_ns if made.mode is PlanMode.FOLLOWING else fresh_ns,
             frame_ns=max(frame.stamp_ns, drive.frame_ns) if drive else frame.stamp_ns,
             speed_mps=speed,
             path=path,
@@ -262,11 +264,11 @@ class FailSafePlanner:
         )
         return made, stopping + (guessed if stopping else ())
 
-    def _stopping(self, drive: _Drive | None, made: Plan, stamp_ns: int) -> tuple[str, ...]:
+    def _stopping(self, fresh_ns: int, made: Plan, stamp_ns: int) -> tuple[str, ...]:
         """Why to stop at this frame; empty where there is no need."""
-        if drive is None or made.mode is PlanMode.FOLLOWING:
+        if made.mode is PlanMode.FOLLOWING:
             return ()
-        without_s, limit_s = (stamp_ns - drive.fresh_ns) / NS_PER_S, self._config.stop_after_s
+        without_s, limit_s = (stamp_ns - fresh_ns) / NS_PER_S, self._config.stop_after_s
         if without_s <= limit_s:
             return ()
         return (f"stopping: no fresh decision for {without_s:.1f} s, limit {limit_s:g} s",)

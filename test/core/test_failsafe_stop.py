@@ -177,3 +177,12 @@ def test_stop_on_any_line_is_the_profile_laid_along_the_rest_of_it(
         np.array(distances(car.profile(speed, asked))),
     )
     np.testing.assert_allclose(plan.trajectory.xy_m, expected, atol=0.01)
+
+
+def test_stamps_that_jump_back_do_not_hide_that_decisions_are_missing() -> None:
+    car = Car(stop_after_s=2.0)
+    modes = [
+        car.see(pass_s + step_s).mode for pass_s in (40.0, 20.0, 0.0) for step_s in (0.0, 1.5)
+    ]
+    assert modes[:2] == [PlanMode.WITHOUT_DECISION] * 2
+    assert modes[3:] == [PlanMode.STOPPING] * 3

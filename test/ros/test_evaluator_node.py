@@ -6,14 +6,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fakes import one_hot, wait_until
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from ros_graph import MS, NOW_NS, Graph, running_graph
 from tiny_bags import scene_start_ns, write_scene
 
+from clkd_core.errors import FrameError
 from clkd_core.metrics.frames import FrameRow, Outcome, read_frames
 from clkd_core.report.provenance import Provenance, read_provenance
 from clkd_core.runtime import live_run
@@ -186,6 +190,30 @@ def test_what_nodes_say_of_themselves_stands_on_the_page(graph: Graph, tmp_path:
     assert not provenance.nodes["/planner"].keys() & {"dropped: late", "rate_hz"}
     assert provenance.counters["diagnostics messages not usable"] == 1
     assert "drops: replaced by a newer frame 3" in (tmp_path / "report.html").read_text()
+
+
+said_keys = st.sampled_from(
+    ["rate_hz", "answered", "latency_p50_ms", "dropped: x", "image late", "device"]
+) | st.text(max_size=400)
+said_texts = st.floats().map(str) | st.text(max_size=400)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(said_keys, said_texts), max_size=40), st.text(max_size=400))
+def test_any_diagnostics_are_taken_or_refused_and_what_is_taken_can_be_written(
+    values: list[tuple[str, str]], name: str
+) -> None:
+    ledger = KeyframeLedger(tolerance_ns=0)
+    ours = [("rate_hz", "1"), ("answered", "2"), ("latency_p50_ms", "nan")]
+    said = [KeyValue(key=key, value=text) for key, text in [*ours, *values]]
+    status = DiagnosticStatus(name=name, values=said)
+    with suppress(FrameError):
+        sightings.note_diagnostics(ledger, DiagnosticArray(status=[status]), 1)
+    (taken,) = ledger.nodes.values()
+    numbers = [taken[key] for key in ("rate_hz", "answered") if key in taken]
+    assert all(float(text) >= 0 for text in numbers)
+    assert all(len(key) + len(text) <= 600 for key, text in taken.items())
+    assert Provenance(mode="live", checkpoint="", bag="", device="", nodes=ledger.nodes)
 
 
 def test_table_on_disk_follows_a_run_that_may_be_killed(

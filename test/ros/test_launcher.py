@@ -273,6 +273,16 @@ def test_launch_ends_on_ctrl_c_with_every_exit_code(launch_command: Any) -> None
     assert not any(node.is_running() for node in nodes)
 
 
+def test_launch_starts_its_only_process_again_when_that_is_killed(launch_command: Any) -> None:
+    process = launch_command()
+    wait_for_line(process, "active: one")
+    for _ in range(2):
+        (node,) = psutil.Process(process.pid).children()
+        node.kill()
+        wait_for_line(process, "[one] [INFO]")  # it is at work
+    assert process.poll() is None
+
+
 def test_no_node_survives_a_launcher_that_is_killed(launch_command: Any) -> None:
     process = launch_command()
     wait_for_line(process, "active: one")

@@ -1,7 +1,9 @@
 """The fast node in process with a fake planner."""
 
+import gc
 import math
 import time
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -118,7 +120,7 @@ def test_planner_that_is_left_without_decisions_brakes_along_its_last_path(graph
     msg = graph.show_until("planner", heard, lambda msg: msg.mode == PlanMode.STOPPING)
     steps_m = np.diff(np.asarray(msg.x_m))
     assert (np.diff(steps_m) < 0).all(), "each step is shorter than the one before"
-    assert "no fresh decision for 3.6 s, limit 3 s" in msg.reason
+    assert "no fresh decision for 3.6 s, limit 2 s" in msg.reason
     publish_decision(graph, graph.stamp_ns)
     graph.show_until("planner", heard, lambda msg: msg.mode == FOLLOWING)
 
@@ -194,3 +196,69 @@ def test_parameters_of_a_configured_planner_cannot_be_changed_until_it_is_cleane
         assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
         assert node.config.fail_safe.stop_after_s == 5.0
         node.destroy_node()
+
+
+def test_planner_that_is_cleaned_up_lets_its_model_go_and_shut_down_falls_silent() -> None:
+    with running_graph() as graph:
+        gone: list[Any] = []
+        node = PlannerNode(lambda config: _remembered(FakePlanner(), gone))
+        graph.start(node)
+        heard = graph.listen(PlannedTrajectory, OUTPUT)
+        graph.show_until("planner", heard, lambda msg: True)
+        assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+        assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
+        gc.collect()
+        assert gone[0]() is None
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        graph.show_until("planner", heard, lambda msg: True)
+        node.trigger_shutdown()
+        told = len(heard)
+        with pytest.raises(AssertionError):  # not even the stop of a blind planner
+            wait_until(lambda: len(heard) > told + 1, "nothing", 1.2)
+
+
+def _remembered(planner: FakePlanner, gone: list[Any]) -> FakePlanner:
+    gone.append(weakref.ref(planner))
+    return planner
+
+
+def test_activation_that_fails_half_way_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("no health today")
+
+    with running_graph():
+        node = PlannerNode(lambda config: FakePlanner())
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        before = len(list(node.subscriptions)), len(list(node.timers))
+        with monkeypatch.context() as broken:
+            broken.setattr("clkd_ros.frame_node.HealthPublisher", refuse)
+            assert node.trigger_activate() == TransitionCallbackReturn.ERROR
+        assert (len(list(node.subscriptions)), len(list(node.timers))) == before
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        node.destroy_node()
+
+
+def test_parameters_are_judged_also_after_a_configure_that_was_refused() -> None:
+    with running_graph():
+        bad = [Parameter("device", value="gpu")]
+        node = PlannerNode(lambda config: FakePlanner(), parameter_overrides=bad)
+        assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+        assert node.set_parameters([Parameter("device", value="cpu")])[0].successful
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        assert not node.set_parameters([Parameter("device", value="nonsense")])[0].successful
+        node.destroy_node()
+
+
+def test_planner_whose_model_breaks_counts_it_and_goes_on(graph: Graph) -> None:
+    planner = FakePlanner()
+    monkey = planner.plan
+    planner.plan = lambda frame, decision: 1 / 0  # type: ignore[method-assign]
+    heard = start_planner(graph, planner)
+    diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
+    graph.publish_set("planner", graph.stamp_ns)
+    wait_until(lambda: "dropped: failed" in told(diagnostics), "the diagnostics tell", 4.0)
+    planner.plan = monkey  # type: ignore[method-assign]
+    graph.show_until("planner", heard, lambda msg: True)

@@ -96,6 +96,16 @@ def test_topics_of_a_vehicle_take_the_place_of_ours_and_absent_cameras_are_not_w
         assert node.parameters["sync.cameras"] == ["CAM_FRONT"]
 
 
+def test_raw_cameras_are_listened_to_where_they_send() -> None:
+    for node in load("transport:=raw", "evaluate:=true").nodes:
+        assert node.remappings["~/input/cam_front"] == "/cam_front/image_raw"
+
+
+def test_word_that_is_no_yaml_is_refused_by_its_name() -> None:
+    with pytest.raises(ConfigError, match=r"'checkpoint:=\[a', expected a YAML value"):
+        load("checkpoint:=[a")
+
+
 def test_word_that_is_no_switch_or_no_mapping_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="composed is 'maybe', expected true or false"):
         load("composed:=maybe")
