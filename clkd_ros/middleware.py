@@ -19,6 +19,7 @@ if _rclpy is None or TYPE_CHECKING:
     from clkd_ros.embedded.clock import Clock, ClockType, Duration, Time
     from clkd_ros.embedded.context import (
         ExternalShutdownException,
+        InvalidHandle,
         init,
         ok,
         shutdown,
@@ -77,6 +78,7 @@ else:
         MultiThreadedExecutor,
         SingleThreadedExecutor,
     )
+    from rclpy.impl.implementation_singleton import rclpy_implementation
     from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
     from rclpy.logging import get_logger
     from rclpy.node import Node
@@ -91,6 +93,7 @@ else:
     from rclpy.subscription import Subscription
     from rclpy.time import Time
 
+    InvalidHandle = rclpy_implementation.InvalidHandle
     _GIVES_INFO = hasattr(Subscription, "CallbackType")
 
 GIVES_MESSAGE_INFO = _GIVES_INFO
@@ -112,6 +115,7 @@ __all__ = [
     "FloatingPointRange",
     "HistoryPolicy",
     "IntegerRange",
+    "InvalidHandle",
     "InvalidParameterTypeException",
     "InvalidParameterValueException",
     "LifecycleNode",

@@ -22,6 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TextIO
 
 from clkd_core.errors import ClkdError, ConfigError
@@ -130,7 +131,8 @@ def _spin(
     stop: threading.Event,
 ) -> None:
     while middleware.ok() and not stop.is_set() and not (until and any(map(until, nodes))):
-        executor.spin_once(timeout_sec=0.1)
+        with suppress(middleware.InvalidHandle):  # a transition ended what was waited for
+            executor.spin_once(timeout_sec=0.1)
 
 
 def _serve_launcher(nodes: Sequence[Any], executor: Any) -> None:

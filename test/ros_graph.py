@@ -140,6 +140,9 @@ def running_graph() -> Iterator[Graph]:
 
 def _spin(executor: Any) -> None:
     try:
-        executor.spin()
+        while True:
+            with suppress(middleware.InvalidHandle):  # as in node_process
+                executor.spin()
+                return
     except middleware.ExternalShutdownException:
         pass

@@ -14,6 +14,10 @@ from clkd_ros.embedded.wire.dds import Wire
 from clkd_ros.embedded.wire.graph import Graph
 
 
+class InvalidHandle(Exception):  # noqa: N818, the name is rclpy's
+    """Something was destroyed while it was waited for; rclpy raises it, nothing here does."""
+
+
 class ExternalShutdownException(Exception):  # noqa: N818 - rclpy's name
     """Spinning ended because a signal or another thread shut the context down."""
 
