@@ -241,7 +241,11 @@ def test_torch_file_cut_anywhere_is_refused(tmp_path: Path, zipped: bool) -> Non
             open_weights(path)
 
 
-def test_path_that_is_not_there_is_no_model_of_the_hub(tmp_path: Path) -> None:
+def test_path_that_is_not_there_is_no_model_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")  # whatever lies beside the checkout is not asked for
     for source in (tmp_path / "nothing", "./nothing", "a/b/c", "/nothing", "../x"):
         with pytest.raises(CheckpointError, match=r"is no file and no folder$"):
             open_weights(source)
