@@ -177,7 +177,7 @@ while time.monotonic() < until_s:
     if heard:
         until_s = min(until_s, time.monotonic() + 0.5)
         heard = heard[:1]
-print("heard", heard[0] if heard else "nobody")
+sys.stdout.write(f"heard {heard[0] if heard else 'nobody'}\\n")  # at once: two share a pipe
 context.shutdown()
 """
 
