@@ -12,7 +12,7 @@ import numpy as np
 
 from clkd_core.errors import FrameError
 from clkd_core.metrics.frames import FrameRow, Outcome
-from clkd_core.runtime.health import HealthReport
+from clkd_core.runtime.health import DROPPED, FLAGGED, HealthReport
 from clkd_core.types import (
     STEP_S,
     CameraImage,
@@ -133,7 +133,7 @@ def decision_to_msg(decision: Decision, *, node_response_ms: float) -> messages.
         node_response_ms: camera set complete in the node, decision published [ms].
     """
     msg = messages.MetaAction()
-    msg.header = _header(decision.stamp_ns)
+    msg.header = header_at(decision.stamp_ns)
     msg.speed, msg.path = int(decision.action.speed), int(decision.action.path)
     msg.probability = np.asarray(decision.probabilities, np.float32)
     msg.inference_ms = float(decision.inference_ms)
@@ -180,7 +180,7 @@ def decision_from_msg(msg: messages.MetaAction) -> Decision:
 def plan_to_msg(plan: Plan) -> messages.PlannedTrajectory:
     """A plan as it is published."""
     msg = messages.PlannedTrajectory()
-    msg.header = _header(plan.stamp_ns)
+    msg.header = header_at(plan.stamp_ns)
     msg.step_s = STEP_S
     msg.x_m = array("f", plan.trajectory.xy_m[:, 0].tolist())
     msg.y_m = array("f", plan.trajectory.xy_m[:, 1].tolist())
@@ -230,7 +230,7 @@ def plan_from_msg(msg: messages.PlannedTrajectory) -> Plan:
 def path_to_msg(plan: Plan) -> messages.Path:
     """The plan as a ``nav_msgs/Path`` in the ego frame, headings along the points."""
     msg = messages.Path()
-    msg.header = _header(plan.stamp_ns)
+    msg.header = header_at(plan.stamp_ns)
     msg.poses = [
         _pose(plan.stamp_ns, float(x_m), float(y_m), yaw_rad)
         for (x_m, y_m), yaw_rad in zip(
@@ -256,7 +256,7 @@ def frame_result_to_msg(row: FrameRow) -> messages.FrameResult:
     """The evaluator's verdict on one labelled keyframe."""
     distances_m = row.point_distances_m
     msg = messages.FrameResult()
-    msg.header = _header(row.stamp_ns)
+    msg.header = header_at(row.stamp_ns)
     msg.scene, msg.case_name = row.scene, row.case_name
     msg.label = row.label.index if row.label else NO_ANSWER
     msg.answered = row.answered
@@ -280,8 +280,8 @@ def health_to_msg(
     values = {"rate_hz": f"{health.rate_hz:.2f}", "answered": str(health.answered)}
     for name in ("latency_p50_ms", "latency_p95_ms", "latency_p99_ms"):
         values[name] = f"{getattr(health, name):.2f}"
-    values |= {f"dropped: {reason}": str(count) for reason, count in health.drops.items()}
-    values |= {f"flagged: {reason}": str(count) for reason, count in health.flags.items()}
+    values |= {f"{DROPPED}{reason}": str(count) for reason, count in health.drops.items()}
+    values |= {f"{FLAGGED}{reason}": str(count) for reason, count in health.flags.items()}
     values |= extra
     status.values = [messages.KeyValue(key=key, value=text) for key, text in values.items()]
     msg = messages.DiagnosticArray()
@@ -290,13 +290,14 @@ def health_to_msg(
     return msg
 
 
-def _header(stamp_ns: int) -> messages.Header:
+def header_at(stamp_ns: int) -> messages.Header:
+    """Ego frame at a stamp."""
     return messages.Header(stamp=stamp_to_msg(stamp_ns), frame_id=EGO_FRAME_ID)
 
 
 def _pose(stamp_ns: int, x_m: float, y_m: float, yaw_rad: float) -> messages.PoseStamped:
     msg = messages.PoseStamped()
-    msg.header = _header(stamp_ns)
+    msg.header = header_at(stamp_ns)
     msg.pose.position.x, msg.pose.position.y = x_m, y_m
     msg.pose.orientation.z = math.sin(yaw_rad / 2)
     msg.pose.orientation.w = math.cos(yaw_rad / 2)

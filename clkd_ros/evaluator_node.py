@@ -42,11 +42,14 @@ class EvaluatorNode(LifecycleNode):
         self.finished = False
         """True once the run is over by count or silence and its files are written."""
         self._run: Evaluation | None = None
+        self._configured = False
 
     def on_configure(self, state: State) -> TransitionCallbackReturn:
         """Read parameters and bag; FAILURE when it cannot be read, or the folder not be made."""
         try:
-            self._config = declare_params(self, EvaluatorNodeConfig)
+            self._config = declare_params(
+                self, EvaluatorNodeConfig, fixed=lambda: self._configured
+            )
             Path(self._config.output_dir).mkdir(parents=True, exist_ok=True)
             self._played = load_played(self._config)
         except (ClkdError, OSError) as err:
@@ -54,6 +57,7 @@ class EvaluatorNode(LifecycleNode):
             return TransitionCallbackReturn.FAILURE
         publish = self.create_lifecycle_publisher
         self._result_pub = publish(messages.FrameResult, "~/output/frame_result", 10)
+        self._configured = True
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
@@ -89,6 +93,7 @@ class EvaluatorNode(LifecycleNode):
     def on_cleanup(self, state: State) -> TransitionCallbackReturn:
         """Say nothing any more."""
         self.destroy_lifecycle_publisher(self._result_pub)
+        self._configured = False
         return TransitionCallbackReturn.SUCCESS
 
     def destroy_node(self) -> None:

@@ -19,11 +19,7 @@ from typing import Any, NamedTuple
 
 from clkd_core.data.bags.files import find_bags, open_bag
 from clkd_core.data.bags.frames import check_topics, find_cameras, load_labels
-from clkd_core.data.bags.topics import (
-    IMAGE,
-    BagTopics,
-    load_topics,
-)
+from clkd_core.data.bags.topics import IMAGE, BagTopics, load_topics
 from clkd_core.errors import ClkdError, ConfigError
 from clkd_core.report.build import FRAMES_FILE
 from clkd_core.report.provenance import (

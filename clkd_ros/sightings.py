@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from clkd_core.errors import FrameError
+from clkd_core.runtime.health import DROPPED, FLAGGED
 from clkd_core.runtime.ledger import KeyframeLedger
 from clkd_ros import convert, messages
 
@@ -17,7 +18,7 @@ Note = Callable[[KeyframeLedger, Any, int], None]
 
 _OURS = {"rate_hz", "answered", "latency_p50_ms"}
 """What ``convert.health_to_msg`` always says; other statuses on ``/diagnostics`` are not ours."""
-_NUMBERS = ("rate_hz", "answered", "latency_", "dropped: ", "flagged: ", "image ", "memory_")
+_NUMBERS = ("rate_hz", "answered", "latency_", DROPPED, FLAGGED, "image ", "memory_")
 """What the names of numbers among it begin with."""
 _MOST_NODES, _MOST_VALUES, _MOST_CHARACTERS = 32, 128, 300
 """What is taken of what anybody may say."""

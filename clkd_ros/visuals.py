@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from clkd_core.types import STEP_S, Decision, Plan, PlanMode, Trajectory
 from clkd_ros import messages
-from clkd_ros.convert import EGO_FRAME_ID, compute_headings_rad, stamp_to_msg
+from clkd_ros.convert import compute_headings_rad, header_at
 
 MODE_COLOURS: Mapping[PlanMode, tuple[float, float, float]] = {
     PlanMode.FOLLOWING: (0.1, 0.9, 0.2),
@@ -94,7 +94,7 @@ def autoware_trajectory_to_msg(plan: Plan) -> Any:
     if trajectory_class is None:
         raise ValueError("autoware_planning_msgs cannot be imported, expected it to be sourced")
     point_class = messages.message_class("autoware_planning_msgs/msg/TrajectoryPoint")
-    msg = trajectory_class(header=_header(plan))
+    msg = trajectory_class(header=header_at(plan.stamp_ns))
     motion = compute_motion(plan.trajectory)
     for index in range(len(motion.speed_mps)):
         point = point_class()
@@ -144,17 +144,13 @@ def _fill_point(point: Any, motion: Motion, index: int) -> None:
     point.heading_rate_rps = float(motion.yaw_rate_radps[index])
 
 
-def _header(plan: Plan) -> messages.Header:
-    return messages.Header(stamp=stamp_to_msg(plan.stamp_ns), frame_id=EGO_FRAME_ID)
-
-
 def _points(trajectory: Trajectory) -> list[messages.Point]:
     return [messages.Point(x=float(x_m), y=float(y_m)) for x_m, y_m in trajectory.xy_m]
 
 
 def _marker(plan: Plan, namespace: str, kind: int, size_m: float) -> messages.Marker:
     """One of ours; RViz reads the width of a line from x and the height of a text from z."""
-    marker = messages.Marker(header=_header(plan), ns=namespace, id=0, type=kind)
+    marker = messages.Marker(header=header_at(plan.stamp_ns), ns=namespace, id=0, type=kind)
     marker.action = messages.Marker.ADD
     marker.pose.orientation.w = 1.0
     marker.scale.x = marker.scale.y = marker.scale.z = size_m
@@ -165,4 +161,4 @@ def _marker(plan: Plan, namespace: str, kind: int, size_m: float) -> messages.Ma
 
 
 def _delete_all(plan: Plan) -> messages.Marker:
-    return messages.Marker(header=_header(plan), action=messages.Marker.DELETEALL)
+    return messages.Marker(header=header_at(plan.stamp_ns), action=messages.Marker.DELETEALL)

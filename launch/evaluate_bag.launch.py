@@ -9,6 +9,7 @@ is played under them through a mapping: bag_topics:=FILE.
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 
 from clkd_core.files import shipped_student
+from clkd_ros.cli import ACTIVE_TIMEOUT_S
 from clkd_ros.ros2_launch import (
     clkd,
     declare_arguments,
@@ -17,9 +18,6 @@ from clkd_ros.ros2_launch import (
     start_processes,
 )
 from launch import LaunchContext, LaunchDescription
-
-WAIT_S = "120"
-"""A model that loads from a slow disk and its first pass on a CPU fit in this."""
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -48,7 +46,7 @@ def start(context: LaunchContext) -> list:
         },
     )
     listeners = str(len(system.nodes))  # each listens to the cameras, once it is active
-    waiting = ["--wait-for-subscribers", WAIT_S, "--subscribers", listeners]
+    waiting = ["--wait-for-subscribers", str(ACTIVE_TIMEOUT_S), "--subscribers", listeners]
     return score_bag(
         start_processes(system),
         clkd("bag", "play", bag, *waiting, *mapping),

@@ -18,6 +18,8 @@ from clkd_core.metrics.frames import DEADLINE_MS, FrameRow, compute_outcome
 from clkd_core.runtime.sync import SyncConfig
 from clkd_core.types import Decision, Plan, SurroundFrame
 
+NO_FRAME = "no camera set near the label's stamp"
+
 
 class Decider(Protocol):
     """The part of an engine that a replay needs."""
@@ -107,7 +109,7 @@ def read_asked_frames(
         yield AskedFrame(_row(seen), seen.frame)
     for label in labels:
         if label.stamp_ns in open_stamps:
-            yield AskedFrame(_row_without_frame(label), None)
+            yield AskedFrame(row_without_answer(label, NO_FRAME), None)
 
 
 def answer_frame(
@@ -178,12 +180,13 @@ def _with_plan(row: FrameRow, plan: Plan) -> FrameRow:
     )
 
 
-def _row_without_frame(label: Label) -> FrameRow:
+def row_without_answer(label: Label, reason: str) -> FrameRow:
+    """A labelled keyframe that no decision belongs to, and why."""
     return FrameRow(
         scene=label.scene,
         case_name=label.case_name,
         stamp_ns=label.stamp_ns,
         label=label.action,
         truth=label.future,
-        reason="no camera set near the label's stamp",
+        reason=reason,
     )

@@ -32,6 +32,9 @@ class HealthReport:
     """As above."""
 
 
+DROPPED, FLAGGED = "dropped: ", "flagged: "
+"""What comes before a reason in a node's diagnostics."""
+
 RATE_WINDOW_S = 5.0
 """Seconds over which the rate of answers is counted."""
 

@@ -24,6 +24,7 @@ from clkd_core.report.build import (
 )
 from clkd_core.report.provenance import Provenance, collect_provenance, write_provenance
 from clkd_core.report.scoring.words import DIRECT
+from clkd_core.runtime.bag_run import row_without_answer
 from clkd_core.runtime.deadline import NewestOnly
 from clkd_core.runtime.ledger import UNLABELLED_KEPT
 from clkd_core.runtime.replay import describe_rows
@@ -188,7 +189,7 @@ def account_for(rows: Sequence[FrameRow], labels: Sequence[Label]) -> list[Frame
             f"first at {min(foreign)}: expected the bags that were played"
         )
     return [
-        heard.get(label.stamp_ns, _unheard_row(label))
+        heard.get(label.stamp_ns, row_without_answer(label, UNHEARD))
         for label in sorted(labels, key=lambda label: label.stamp_ns)
     ]
 
@@ -209,15 +210,4 @@ def recount(
     notes = [note for note in provenance.notes if note not in said]
     return replace(
         provenance, counters={**counters, **other}, notes=(*describe_rows(rows), *notes)
-    )
-
-
-def _unheard_row(label: Label) -> FrameRow:
-    return FrameRow(
-        scene=label.scene,
-        case_name=label.case_name,
-        stamp_ns=label.stamp_ns,
-        label=label.action,
-        truth=label.future,
-        reason=UNHEARD,
     )

@@ -315,3 +315,17 @@ def test_evaluator_is_not_configured_without_a_folder_to_write_to(
     node = EvaluatorNode(parameter_overrides=[parameter])
     assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
     node.destroy_node()
+
+
+def test_parameters_of_a_configured_evaluator_are_refused_until_it_is_cleaned_up(
+    tmp_path: Path,
+) -> None:
+    with running_graph():
+        folder = [Parameter("output_dir", value=str(tmp_path))]
+        node = EvaluatorNode(parameter_overrides=folder)
+        wanted = [Parameter("deadline_ms", value=50.0)]
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        assert not node.set_parameters(wanted)[0].successful
+        assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
+        assert node.set_parameters(wanted)[0].successful
+        node.destroy_node()

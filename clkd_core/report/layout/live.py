@@ -9,6 +9,7 @@ from clkd_core.report.provenance import Provenance
 from clkd_core.report.scoring.scores import RunScores
 from clkd_core.report.scoring.words import why_no_agreement
 from clkd_core.runtime.agreement import Agreement, Difference, describe_agreement
+from clkd_core.runtime.health import DROPPED, FLAGGED
 
 SHOWN_DIFFERENCES = 100
 """Differing keyframes that are listed; all of them are in ``metrics.json``."""
@@ -20,9 +21,6 @@ LIVE_WORDS = (
     "differ where it came late or not at all, or where an input did not come in time and the "
     "answer says so; anything else is unexplained."
 )
-
-_DROPPED, _FLAGGED = "dropped: ", "flagged: "
-"""How ``clkd_ros.convert.health_to_msg`` begins the name of a count."""
 
 
 def build_agreement(scores: RunScores, provenance: Provenance) -> str:
@@ -73,7 +71,7 @@ def said_by_nodes(provenance: Provenance) -> dict[str, str]:
 def _said(values: Mapping[str, str]) -> list[str]:
     latencies = [values.get(f"latency_{name}_ms", "?") for name in ("p50", "p95", "p99")]
     said = [f"{values.get('answered', '?')} answered", f"p50, p95, p99 {', '.join(latencies)} ms"]
-    for words, prefix in (("drops", _DROPPED), ("flags", _FLAGGED), ("images unused", "image ")):
+    for words, prefix in (("drops", DROPPED), ("flags", FLAGGED), ("images unused", "image ")):
         counts = [
             f"{name.removeprefix(prefix)} {count}"
             for name, count in values.items()
