@@ -5,6 +5,7 @@
 #   make test               lint, types, import contracts, tests, README commands (under 10 minutes)
 #   make readme             every README command, word for word
 #   make test-ros           the package's tests under a real, sourced ROS 2
+#   make bench-gate         does a decision take longer than the committed share of a reference's time? (30 s)
 #   make world-check        does looking pay in the synthetic world? trains and judges (about 16 minutes)
 #   make clean              remove .venv, the demo's runs and every build product
 #
@@ -20,14 +21,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_TEST := $(VENV)/.ready-test
 # By name, not as an extra of extras: pip then sees numpy < 2 before it picks a numpy.
-TEST_EXTRAS := embedded,gguf,nuscenes,ray,text,test
+TEST_EXTRAS := embedded,export,gguf,nuscenes,ray,text,test
 DEMO_OUT_full := runs/demo
 DEMO_OUT_tiny := runs/demo-tiny
 
 $(shell { [ "$$(cat $(READY) 2>/dev/null)" = "$(CURDIR)" ] && $(BIN)/python -c '' 2>/dev/null; } \
   || rm -f $(READY) $(READY_TEST))
 
-.PHONY: demo test readme test-ros world-check clean setup setup-test
+.PHONY: demo test readme test-ros bench-gate world-check clean setup setup-test
 .DELETE_ON_ERROR:
 
 demo: $(READY)
@@ -52,6 +53,9 @@ test-ros: $(READY_TEST)
 	  echo "launch_test $$file"; \
 	  PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH="$(CURDIR)/test:$$PYTHONPATH" \
 	    $(BIN)/python -m launch_testing.launch_test $$file || exit 1; done
+
+bench-gate: $(READY)
+	$(BIN)/python -m clkd_core.cli bench gate config/bench/gate.json
 
 world-check: $(READY)
 	$(BIN)/python -m clkd_core.distill config/train/world-check.yaml --resume

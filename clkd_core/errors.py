@@ -19,3 +19,7 @@ class DataError(ClkdError):
 
 class FrameError(ClkdError):
     """One camera set, odometry sample or decision is unusable; the next one may be fine."""
+
+
+class ScoresError(FrameError):
+    """What a model made of a frame are no probabilities: the model's fault, not the frame's."""

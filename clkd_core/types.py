@@ -185,7 +185,11 @@ class SurroundFrame:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """The slow system's answer to one frame."""
+    """The slow system's answer to one frame.
+
+    Raises:
+        FrameError: it is ``stale`` and ``late``, which are two different things.
+    """
 
     stamp_ns: int
     """Capture time of the newest image used."""
@@ -195,9 +199,15 @@ class Decision:
     inference_ms: float
     """Encoded bytes in, decision on the host; NaN if not measured."""
     degraded: tuple[str, ...] = ()
-    """Reasons; empty when every input was there."""
+    """Reasons; empty when every input was there. Of a stale one: why it only repeats."""
     stale: bool = False
-    """True when this repeats an earlier answer because the deadline passed."""
+    """True when this repeats an earlier answer: the deadline passed, or the engine failed."""
+    late: bool = False
+    """True when this is the frame's own answer, but came after its deadline."""
+
+    def __post_init__(self) -> None:
+        if self.stale and self.late:
+            raise FrameError(f"decision on frame {self.stamp_ns} is stale and late, expected one")
 
 
 @dataclass(frozen=True, kw_only=True)

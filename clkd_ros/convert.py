@@ -139,7 +139,7 @@ def decision_to_msg(decision: Decision, *, node_response_ms: float) -> messages.
     msg.inference_ms = float(decision.inference_ms)
     msg.node_response_ms = float(node_response_ms)
     msg.degraded = bool(decision.degraded)
-    msg.stale = bool(decision.stale)
+    msg.stale, msg.late = bool(decision.stale), bool(decision.late)
     msg.reason = "; ".join(decision.degraded)
     return msg
 
@@ -162,7 +162,7 @@ def decision_from_msg(msg: messages.MetaAction) -> Decision:
     """Inverse of :func:`decision_to_msg`, but for the node's own response time.
 
     Raises:
-        FrameError: the action or the inference time is none.
+        FrameError: the action or the inference time is none, or it is stale and late.
     """
     if msg.inference_ms < 0:
         raise FrameError(f"decision has inference_ms {msg.inference_ms}, expected 0 or more")
@@ -174,6 +174,7 @@ def decision_from_msg(msg: messages.MetaAction) -> Decision:
         inference_ms=float(msg.inference_ms),
         degraded=(msg.reason or "no reason given",) if flagged else (),
         stale=bool(msg.stale),
+        late=bool(msg.late),
     )
 
 

@@ -10,6 +10,7 @@ from clkd_core.runtime.deadline import NewestOnly
 from clkd_core.runtime.health import Health
 from clkd_ros.diagnostics import HealthPublisher
 from clkd_ros.inputs import LOG_EVERY_S, FrameInputs, TimedFrame
+from clkd_ros.launcher import ExitCode
 from clkd_ros.middleware import LifecycleNode, State, TransitionCallbackReturn
 from clkd_ros.model_config import FrameNodeConfig
 from clkd_ros.params import declare_params
@@ -18,14 +19,14 @@ from clkd_ros.params import declare_params
 class FrameNode(LifecycleNode):
     """Configure loads and warms up, activate listens and answers, the newest frame wins.
 
-    Callbacks only convert and hand over; the model runs in a thread of the node's own, so that
-    an executor is never held up by it.
+    Callbacks only convert and hand over: the model holds up its own thread, no executor's.
     """
 
     config_class: ClassVar[type[FrameNodeConfig]] = FrameNodeConfig
 
     def __init__(self, name: str, build: Callable[[Any], Any], **options: Any) -> None:
         """``build`` makes the model from the config; ``options`` go to the middleware's node."""
+        self.exit_code: ExitCode | None = None  # once set, run_nodes ends the process with it
         super().__init__(name, **options)
         self._build = build
         self._announced: list[Any] = []
@@ -140,8 +141,9 @@ class FrameNode(LifecycleNode):
             self.answer(timed)
         except FrameError as err:
             self.refuse(str(err), "unusable frame")
-        except Exception:
+        except Exception as err:
             self.health.count_drop("failed")
+            self.exit_code = ExitCode.after(err)
             raise  # logged with its traceback by the worker, which goes on
 
     def _replaced(self, timed: TimedFrame) -> None:

@@ -15,16 +15,32 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from enum import IntEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from clkd_core.errors import ClkdError
+from clkd_core.runtime.timely import is_poison
 from clkd_ros.signals import bind_to_parent, signals_held
 from clkd_ros.system import ProcessSpec, SystemSpec
 
 CONTROL_FD_VARIABLE = "CLKD_CONTROL_FD"
 """Environment variable that names a process's end of its control socket."""
+
+
+class ExitCode(IntEnum):
+    """What a process of nodes says by the way it ends; others are those of any program."""
+
+    ENGINE_LOST = 75
+    """CUDA failed, or the engine hung: this process cannot go on, another one can. The number is
+    EX_TEMPFAIL of ``sysexits.h``: try again."""
+
+    @classmethod
+    def after(cls, err: BaseException) -> "ExitCode | None":
+        """What to end the process with after an error; None where it can go on."""
+        return cls.ENGINE_LOST if is_poison(err) else None
+
 
 ENDING_S = ((signal.SIGINT, 1.5), (signal.SIGTERM, 0.5), (signal.SIGKILL, 0.5))
 """What a node is sent to end it, and how long it is given [s]; under 3 s in all."""
@@ -124,7 +140,8 @@ class RunningProcess:
             self.process.wait(timeout=1.0)
         self._relay.join(timeout=0.5)
         code = self.process.poll()
-        return f"{self.spec.name!r} ended with exit code {code}: {self.trouble()}"
+        named = [f" ({one.name})" for one in ExitCode if one == code]
+        return f"{self.spec.name!r} ended with exit code {code}{''.join(named)}: {self.trouble()}"
 
     def _relay_log(self) -> None:
         assert self.process.stdout is not None

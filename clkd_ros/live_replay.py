@@ -137,6 +137,7 @@ def describe_system(
         "evaluator.bag_topics": str(args.topics or ""),
         "evaluator.idle_timeout_s": 0.0,  # between two bags nobody speaks
         "evaluator.deadline_ms": float(args.deadline_ms),
+        "vlm.deadline_ms": float(args.deadline_ms),
         "evaluator.expected_keyframes": keyframes if with_planner else 0,
     }
     for node in ("vlm", "planner", "evaluator"):

@@ -27,14 +27,14 @@ from typing import Any, TextIO
 
 from clkd_core.errors import ClkdError, ConfigError
 from clkd_ros import middleware
-from clkd_ros.launcher import CONTROL_FD_VARIABLE
+from clkd_ros.launcher import CONTROL_FD_VARIABLE, ExitCode
 from clkd_ros.middleware import MultiThreadedExecutor, Parameter, TransitionCallbackReturn
 
 _LAST_CALLBACK_S = 0.5
 """How long a running callback may go on after the end was asked for."""
 
 _ORPHAN_S = 2.0
-"""How long a node whose launcher has gone may take to end."""
+"""How long a node whose launcher has gone, or whose engine is lost, may take to end."""
 
 _WRONG_INPUT = (
     ClkdError,
@@ -65,7 +65,8 @@ def run_nodes(
         until: the process ends by itself when this becomes true of a node; asked every 0.1 s.
 
     Returns:
-        The exit code: 0 after a clean end, 2 when a node could not be made.
+        The exit code: 0 after a clean end, 2 when a node could not be made, a node's ``exit_code``
+        where it has one and sets it.
     """
     arguments = list(sys.argv[1:] if args is None else args)
     try:
@@ -85,7 +86,7 @@ def _run(
     logging.basicConfig(level=logging.INFO, format="[%(levelname)s] [%(name)s]: %(message)s")
     middleware.init(args=arguments)
     nodes: list[Any] = []
-    ended = True
+    ended, code = True, 0
     try:
         nodes.extend(build() for build in builders)
         executor = MultiThreadedExecutor(num_threads=threads)
@@ -95,7 +96,7 @@ def _run(
             _serve_launcher(nodes, executor)
             if autostart:
                 executor.create_task(_autostart, nodes, autostart)
-            _spin(nodes, executor, until, _stop_on_signals())
+            code = _spin(nodes, executor, until, _stop_on_signals())
         finally:
             _ignore_signals()  # a second SIGINT must not cut the goodbye short
             ended = executor.shutdown(timeout_sec=_LAST_CALLBACK_S)
@@ -107,8 +108,8 @@ def _run(
             node.destroy_node()
         middleware.try_shutdown()
     if not ended:
-        os._exit(0)  # a model is still loading in a thread that Python would wait for
-    return 0
+        os._exit(code)  # a model is still loading in a thread that Python would wait for
+    return code
 
 
 def _stop_on_signals() -> threading.Event:
@@ -129,10 +130,25 @@ def _spin(
     executor: Any,
     until: Callable[[Any], bool] | None,
     stop: threading.Event,
-) -> None:
+) -> int:
     while middleware.ok() and not stop.is_set() and not (until and any(map(until, nodes))):
         with suppress(middleware.InvalidHandle):  # a transition ended what was waited for
             executor.spin_once(timeout_sec=0.1)
+        if code := _wanted_code(nodes):
+            threading.Thread(target=_end_soon, args=[code], daemon=True).start()
+            return code
+    return 0
+
+
+def _wanted_code(nodes: Sequence[Any]) -> ExitCode | None:
+    codes = (getattr(node, "exit_code", None) for node in nodes)
+    return next((code for code in codes if code is not None), None)
+
+
+def _end_soon(code: ExitCode) -> None:
+    """What ends a process with a lost engine may hang on it: then it ends without goodbye."""
+    time.sleep(_ORPHAN_S)
+    os._exit(code)
 
 
 def _serve_launcher(nodes: Sequence[Any], executor: Any) -> None:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 
 import cv2
@@ -69,6 +70,8 @@ class FakeEngine:
         self.free = threading.Event()
         """Cleared, it holds the next answers back until set."""
         self.free.set()
+        self.errors: deque[Exception] = deque()
+        """Raised in the place of the next answers, one each."""
 
     def warm_up(self) -> None:
         self.warm = True
@@ -77,6 +80,8 @@ class FakeEngine:
         start_s = time.perf_counter()
         self.frames.append(frame)
         assert self.free.wait(30.0), "the test forgot to free the engine"
+        if self.errors:
+            raise self.errors.popleft()
         bad = check_images(frame)
         return Decision(
             stamp_ns=frame.stamp_ns,

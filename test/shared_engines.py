@@ -18,6 +18,7 @@ from clkd_core.models.checkpoint import save_checkpoint
 from clkd_core.models.moe import MoeConfig
 from clkd_core.models.planner import Planner, PlannerConfig
 from clkd_core.models.planner_checkpoint import student_identity, write_planner
+from clkd_core.runtime.backends.on_torch import TorchBackend
 from clkd_core.runtime.engine import EncodedFrame, Engine
 from clkd_core.types import (
     CAMERAS,
@@ -73,7 +74,7 @@ class CountingEngine(Engine):
     """A real engine that counts what it encodes; can be held up in it, and can fail."""
 
     def __init__(self, model: VlmBase) -> None:
-        super().__init__(model, bf16=True)
+        super().__init__(TorchBackend(model, "cpu", bf16=True))
         self.encoded: Counter[int] = Counter()
         """Calls of :meth:`encode` by the frame's stamp."""
         self.running = 0

@@ -33,7 +33,8 @@ from clkd_core.distill.feed.samples import SampleSet, load_samples, tokenizer_te
 from clkd_core.distill.state import changed_keys
 from clkd_core.errors import CheckpointError, ConfigError, DataError
 from clkd_core.models.base import VlmBase
-from clkd_core.models.checkpoint import CONFIG, MANIFEST, load_vlm
+from clkd_core.models.checkpoint import load_vlm
+from clkd_core.models.checkpoint_files import CONFIG, MANIFEST
 from clkd_core.models.families import build_from_config
 from clkd_core.models.halving import halve
 from clkd_core.models.pretrained.start import load_start

@@ -20,12 +20,7 @@ from torch import Tensor
 from clkd_core.distill.processes.sharding import laid_out, whole_tensor
 from clkd_core.errors import CheckpointError, ConfigError
 from clkd_core.files import replace_folder
-from clkd_core.models.checkpoint import (
-    MANIFEST,
-    WEIGHTS,
-    check_manifest,
-    write_manifest,
-)
+from clkd_core.models.checkpoint_files import MANIFEST, WEIGHTS, check_manifest, write_manifest
 
 log = logging.getLogger(__name__)
 

@@ -66,13 +66,8 @@ from clkd_core.distill.verdict import write_verdict
 from clkd_core.errors import ConfigError, DataError
 from clkd_core.files import write_text_atomic
 from clkd_core.models.base import VlmBase
-from clkd_core.models.checkpoint import (
-    WEIGHTS,
-    load_vlm,
-    load_weights,
-    save_checkpoint,
-    unique_state,
-)
+from clkd_core.models.checkpoint import load_vlm, load_weights, save_checkpoint, unique_state
+from clkd_core.models.checkpoint_files import WEIGHTS
 from clkd_core.models.tuning import merge_lora
 from clkd_core.models.vlm import DrivingVlm
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clkd_core.errors import ConfigError
+from clkd_core.files import shipped_student
 
 if TYPE_CHECKING:  # torch takes seconds, and a wrong word should not
     from clkd_core.evaluation.config import JudgeConfig
@@ -23,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, help="a set in place of bags, every scene a task")
     parser.add_argument("--version", help="folder of the set; default the only one there is")
     parser.add_argument("--split", choices=("train", "val"), default="val")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="folder of a model")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="folder of a model; the shipped student when not given"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for the report")
     parser.add_argument(
         "--engine", choices=("local", "ray"), default="local", help="ray: an existing cluster"
@@ -52,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Judge as asked; 0 when the report is written."""
+    args.checkpoint = args.checkpoint or shipped_student()
     _check(args)
     from clkd_core.evaluation.run import do_tasks, find_blind, write_run
     from clkd_core.report.build import build_report
@@ -83,7 +87,7 @@ def _check(args: argparse.Namespace) -> None:
 
 def _judge_config(args: argparse.Namespace) -> "JudgeConfig":
     from clkd_core.evaluation.config import JudgeConfig, checkpoint_identity
-    from clkd_core.runtime.engine import choose_device
+    from clkd_core.runtime.devices import choose_device
 
     on_ray = args.engine == "ray"  # what its machines have is not seen from here
     device = "cpu" if on_ray and args.device == "auto" else args.device

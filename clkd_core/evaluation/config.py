@@ -6,7 +6,7 @@ from pathlib import Path
 
 from clkd_core.errors import CheckpointError, ConfigError
 from clkd_core.files import sha256_of
-from clkd_core.models.checkpoint import MANIFEST
+from clkd_core.models.checkpoint_files import MANIFEST
 from clkd_core.models.planner_checkpoint import FOLDER as PLANNER_FOLDER
 
 

@@ -40,7 +40,7 @@ class Outcome(str, Enum):
     ANSWERED = "answered"
     """A decision made from this frame, in time."""
     LATE = "late"
-    """A decision after the deadline, or one that only repeats an earlier answer."""
+    """A decision after the deadline or flagged late, or one that only repeats an earlier one."""
     DROPPED = "dropped"
     """No decision carries this frame's stamp."""
 
@@ -68,6 +68,8 @@ class FrameRow:
     """See :func:`compute_outcome`, the one place that decides it."""
     stale: bool = False
     """The answer repeats an earlier one (fallbacks included)."""
+    late: bool = False
+    """The node said itself that this frame's own answer came after its deadline."""
     degraded: bool = False
     """The answer was made with an input missing; ``reason`` says which."""
     reason: str = ""
@@ -199,16 +201,18 @@ def compute_outcome(
     response_ms: float,
     inference_ms: float,
     deadline_ms: float = DEADLINE_MS,
+    late: bool = False,
 ) -> Outcome:
     """Say what became of a frame.
 
     The deadline is held against ``response_ms``; where no transport was there to measure it
-    (NaN: direct replay), against ``inference_ms``. An answer nobody timed is not called late.
+    (NaN: direct replay), against ``inference_ms``. An answer nobody timed is not called late,
+    one that was flagged ``late`` is, whatever the times say.
     """
     if not answered:
         return Outcome.DROPPED
     latency_ms = inference_ms if math.isnan(response_ms) else response_ms
-    return Outcome.LATE if stale or latency_ms > deadline_ms else Outcome.ANSWERED
+    return Outcome.LATE if stale or late or latency_ms > deadline_ms else Outcome.ANSWERED
 
 
 def write_frames(path: Path, rows: Iterable[FrameRow]) -> None:
@@ -260,9 +264,9 @@ def _read_table(lines: Iterable[str], where: str) -> list[FrameRow]:
 
 _LATENCIES = ("inference_ms", "node_response_ms", "response_ms", "plan_inference_ms")
 _NUMBERS = (*_LATENCIES, "speed_mps", "yaw_rate_radps")
-_FLAGS = ("stale", "degraded", "plan_with_decision")
+_FLAGS = ("stale", "late", "degraded", "plan_with_decision")
 _COLLISIONS = ("plan_collisions", "steady_collisions", "true_collisions")
-_NEWER = (*_COLLISIONS, "plan_mode")  # not in older tables
+_NEWER = (*_COLLISIONS, "plan_mode", "late")  # not in older tables
 _DISTANCES = tuple(f"d{step}_m" for step in range(1, FUTURE_STEPS + 1))
 
 COLUMNS: tuple[str, ...] = (
@@ -388,4 +392,5 @@ def _mode_from_text(text: str) -> PlanMode:
 _NEWER_PARSERS: tuple[tuple[str, Callable[[str], Any]], ...] = (
     *((name, _optional(_steps_from_text)) for name in _COLLISIONS),
     ("plan_mode", _optional(_mode_from_text)),
+    ("late", _flag_from_text),
 )

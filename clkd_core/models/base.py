@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from clkd_core.data.prompts import VIEW_NAMES, answer_text
 from clkd_core.errors import CheckpointError
-from clkd_core.models.answers import build_answer_trie
+from clkd_core.models.answers import AnswerTrie, build_answer_trie
 from clkd_core.models.moe import MoeAdapter, MoeConfig, build_moe_ffn
 from clkd_core.models.stacks import Stack
 from clkd_core.models.tokenizer import TextTokenizer
@@ -129,6 +129,8 @@ class VlmBase(nn.Module):
         with torch.device("cpu"):  # even where the weights have no storage yet
             answers = [tokenizer.encode(answer_text(action)) for action in META_ACTIONS]
             self._trie = build_answer_trie(answers)
+        self._tries: dict[torch.device, AnswerTrie] = {}
+        self._constant_ids: dict[tuple[tuple[int, ...], torch.device], Tensor] = {}
 
     def train(self, mode: bool = True) -> "VlmBase":
         """Set the mode of all but a frozen vision tower."""
@@ -226,6 +228,21 @@ class VlmBase(nn.Module):
 
     def answer_log_probs(self, scene: Tensor, questions: Sequence[str]) -> Tensor:
         """See :meth:`clkd_core.models.vlm.DrivingVlm.answer_log_probs`."""
+        ids, _ = self.pad([self.tokenizer.encode(text) for text in questions], scene.device)
+        return self.question_log_probs(scene, ids)
+
+    def question_log_probs(self, scene: Tensor, question_ids: Tensor) -> Tensor:
+        """Log-probability of each of the 20 answers, all from one forward pass.
+
+        Nothing here depends on values in a way that a captured or exported graph could not repeat.
+
+        Args:
+            scene: (B, S, E) from :meth:`scene_tokens`.
+            question_ids: (B, Q) int64, padding on the right.
+
+        Returns:
+            (B, A) float32, normalised over the answers.
+        """
         raise NotImplementedError
 
     def generate(self, scene: Tensor, questions: Sequence[str], max_new_tokens: int) -> list[str]:
@@ -268,6 +285,21 @@ class VlmBase(nn.Module):
                 f"{source} holds a {type(model).__name__}, expected a {cls.__name__}"
             )
         return model
+
+    def trie_on(self, device: torch.device) -> AnswerTrie:
+        """The answers' trie on a device, copied there once."""
+        if device not in self._tries:
+            with torch.inference_mode(False):
+                self._tries[device] = self._trie.to(device)
+        return self._tries[device]
+
+    def constant_ids(self, ids: Sequence[int]) -> Tensor:
+        """Ids that never change as (L,) int64 beside the weights, copied there once."""
+        key = (tuple(ids), self.missing_view.device)
+        if key not in self._constant_ids:
+            with torch.inference_mode(False):  # training uses them, too
+                self._constant_ids[key] = torch.tensor(key[0], dtype=torch.int64, device=key[1])
+        return self._constant_ids[key]
 
     def pad(self, rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
         """(B, L) int64 filled up on the right with padding, and (B,) int64 lengths."""

@@ -15,20 +15,23 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from clkd_core.config import config_to_dict
-from clkd_core.errors import CheckpointError, ConfigError, DataError
-from clkd_core.files import replace_folder, sha256_of
+from clkd_core.errors import CheckpointError, ConfigError
+from clkd_core.files import replace_folder
 from clkd_core.models.base import VlmBase
+from clkd_core.models.checkpoint_files import (
+    CONFIG,
+    FORMAT_VERSION,
+    MANIFEST,
+    TOKENIZER,
+    WEIGHTS,
+    check_manifest,
+    read_json,
+    read_text,
+    write_manifest,
+)
 from clkd_core.models.families import build_vlm
 from clkd_core.models.hub import download
 from clkd_core.models.tokenizer import TextTokenizer
-
-FORMAT_VERSION = 1
-WEIGHTS, CONFIG, TOKENIZER, MANIFEST = (
-    "model.safetensors",
-    "config.json",
-    "tokenizer.json",
-    "manifest.json",
-)
 
 
 def save_checkpoint(
@@ -73,9 +76,9 @@ def load_vlm(folder: Path, device: str | torch.device = "cpu") -> VlmBase:
     """
     folder = Path(folder)
     check_manifest(folder)
-    config = _read_json(folder / CONFIG)
+    config = read_json(folder / CONFIG)
     _check_format(config, folder)
-    tokenizer = TextTokenizer.from_json(_read_text(folder / TOKENIZER), source=folder / TOKENIZER)
+    tokenizer = TextTokenizer.from_json(read_text(folder / TOKENIZER), source=folder / TOKENIZER)
     try:
         model = build_vlm(config["architecture"], tokenizer, source=str(folder / CONFIG))
     except (ConfigError, TypeError, ValueError, KeyError) as err:
@@ -142,58 +145,9 @@ def load_weights(model: nn.Module, path: Path) -> None:
     model.load_state_dict(state, strict=False)  # a tied twin is not in the file
 
 
-def write_manifest(folder: Path) -> None:
-    """Write ``manifest.json`` with the SHA-256 of every file in ``folder``."""
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != MANIFEST)
-    hashes = {path.name: sha256_of(path) for path in files}
-    text = json.dumps({"format_version": FORMAT_VERSION, "sha256": hashes}, indent=1)
-    (folder / MANIFEST).write_text(text, encoding="utf-8")
-
-
-def check_manifest(folder: Path) -> None:
-    """Compare every file with the hash in ``manifest.json``.
-
-    Raises:
-        CheckpointError: the folder, the manifest or a file is missing, or a hash differs.
-    """
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder} is no folder, expected a checkpoint")
-    hashes = _read_json(folder / MANIFEST).get("sha256")
-    if not isinstance(hashes, dict) or not {WEIGHTS, CONFIG} <= set(hashes):
-        raise CheckpointError(f"{folder / MANIFEST} lists no {WEIGHTS} and {CONFIG}")
-    for name, wanted in hashes.items():
-        try:
-            came = sha256_of(folder / Path(name).name)
-        except DataError as err:
-            raise CheckpointError(f"{folder}: {name} is missing, its manifest lists it") from err
-        if came != wanted:
-            raise CheckpointError(
-                f"{folder / name} is damaged: its sha256 is {came[:12]}..., "
-                f"expected {str(wanted)[:12]}..."
-            )
-
-
 def _check_format(config: Mapping[str, Any], folder: Path) -> None:
     version = config.get("format_version")
     if version != FORMAT_VERSION:
         raise CheckpointError(
             f"{folder / CONFIG}: format_version is {version!r}, expected {FORMAT_VERSION}"
         )
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as err:
-        raise CheckpointError(f"{path} cannot be read: {err}") from err
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    text = _read_text(path)
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as err:
-        raise CheckpointError(f"{path} is not JSON: {err}") from err
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds a {type(value).__name__}, expected an object")
-    return value

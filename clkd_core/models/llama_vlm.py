@@ -16,6 +16,7 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 from clkd_core.data.prompts import PREAMBLE
 from clkd_core.models.answers import score_answers
 from clkd_core.models.base import VlmBase, VlmConfig, padded_rows
+from clkd_core.models.greedy import write_greedily
 from clkd_core.models.moe import iter_moe_ffns
 from clkd_core.models.prefix import CACHE_WORD, KeyValue, Prefix, trie_mask
 from clkd_core.models.stacks import Stack
@@ -214,19 +215,11 @@ class LlamaVlm(VlmBase):
         logits: Tensor = self.language.lm_head(hidden.gather(1, before))
         return logits
 
-    def answer_log_probs(self, scene: Tensor, questions: Sequence[str]) -> Tensor:
-        """Log-probability of each of the 20 answers, all from one forward pass.
-
-        Args:
-            scene: (B, S, E) from :meth:`scene_tokens`.
-            questions: B questions.
-
-        Returns:
-            (B, A) float32, normalised over the answers.
-        """
-        trie = self._trie.to(scene.device)
-        ids, lengths = self.pad([self.tokenizer.encode(q) for q in questions], scene.device)
-        nodes = trie.node_token.expand(len(questions), -1)
+    def question_log_probs(self, scene: Tensor, question_ids: Tensor) -> Tensor:
+        """See :meth:`VlmBase.question_log_probs`."""
+        trie, ids = self.trie_on(scene.device), question_ids
+        lengths = (ids != self.tokenizer.pad_id).sum(dim=1)
+        nodes = trie.node_token.expand(len(ids), -1)
         text = self._embed_ids(torch.cat([ids, nodes], dim=1)).to(scene.dtype)
         mask, positions = trie_mask(trie, scene.shape[1], ids.shape[1], lengths)
         hidden = self._read(torch.cat([scene, text], dim=1), mask, positions)
@@ -237,30 +230,63 @@ class LlamaVlm(VlmBase):
         return score_answers(trie, logits[:, 0], logits[:, 1:])
 
     def generate(self, scene: Tensor, questions: Sequence[str], max_new_tokens: int) -> list[str]:
-        """One greedy answer per question, up to ``<end>`` or ``max_new_tokens`` tokens."""
-        return [
-            self._generate_one(scene[i : i + 1], question, max_new_tokens)
-            for i, question in enumerate(questions)
-        ]
+        """One greedy answer per question, up to ``<end>`` or ``max_new_tokens`` tokens each.
 
-    def _generate_one(self, scene: Tensor, question: str, max_new_tokens: int) -> str:
-        cache = DynamicCache()
-        for layer, (keys, values) in enumerate(self._prefix_state()):
-            cache.update(keys, values, layer)
-        tokens = torch.cat(
-            [scene, self._embed(self.tokenizer.encode(question), 1).to(scene.dtype)], dim=1
-        )
-        answer: list[int] = []
-        while len(answer) < max_new_tokens:
+        One scene expanded to all questions (rows in the same memory) is read once.
+        """
+        if not questions:
+            return []
+        ids, lengths = self.pad([self.tokenizer.encode(q) for q in questions], scene.device)
+        cache, last = self._read_questions(scene, ids, lengths)
+        # Padding stands between a question and its answer: nothing sees it, no position counts it.
+        written = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+        padding = functional.pad(~written, (cache.get_seq_length() - ids.shape[1], 0))
+        mask = torch.zeros_like(padding, dtype=scene.dtype)
+        mask = mask.masked_fill_(padding, torch.finfo(scene.dtype).min)[:, None, None]
+        places = (~padding).sum(dim=1, keepdim=True)
+
+        def predict(tokens: Tensor, rows: Sequence[Tensor]) -> Tensor:
+            answered = cache.get_seq_length() - rows[0].shape[-1]
             output = self.language.model(
-                inputs_embeds=tokens, use_cache=True, **{CACHE_WORD: cache}
+                inputs_embeds=self._embed_ids(tokens[:, None]).to(scene.dtype),
+                attention_mask=functional.pad(rows[0], (0, answered + 1)),
+                position_ids=rows[1] + answered,
+                use_cache=True,
+                **{CACHE_WORD: cache},
             )
-            next_id = int(self.language.lm_head(output.last_hidden_state[:, -1]).argmax())
-            if next_id == self.tokenizer.end_id:
-                break
-            answer.append(next_id)
-            tokens = self._embed((next_id,), 1).to(scene.dtype)
-        return self.tokenizer.decode(answer).strip()
+            logits: Tensor = self.language.lm_head(output.last_hidden_state[:, -1])
+            return logits
+
+        answers = write_greedily(
+            self.language.lm_head(last),
+            predict,
+            cache,
+            (mask, places),
+            end_id=self.tokenizer.end_id,
+            max_new_tokens=max_new_tokens,
+        )
+        return [self.tokenizer.decode(answer).strip() for answer in answers]
+
+    def _read_questions(
+        self, scene: Tensor, ids: Tensor, lengths: Tensor
+    ) -> tuple[DynamicCache, Tensor]:
+        """The state behind preamble, scenes and padded questions, and (B, E) at their ends."""
+        expanded = len(ids) > 1 and scene.stride(0) == 0 and bool(lengths.all())
+        cache, scenes = DynamicCache(), scene[:1] if expanded else scene
+        for layer, state in enumerate(self._prefix_state()):
+            keys, values = (kept.expand(len(scenes), -1, -1, -1) for kept in state)
+            cache.update(keys, values, layer)
+        tokens, before = self._embed_ids(ids).to(scene.dtype), scene.shape[1]
+        if expanded:
+            self.language.model(inputs_embeds=scenes, use_cache=True, **{CACHE_WORD: cache})
+            cache.batch_repeat_interleave(len(ids))
+            before = 0
+        else:
+            tokens = torch.cat([scene, tokens], dim=1)
+        output = self.language.model(inputs_embeds=tokens, use_cache=True, **{CACHE_WORD: cache})
+        ends = (before + lengths - 1)[:, None, None].expand(-1, 1, tokens.shape[-1])
+        last: Tensor = output.last_hidden_state.gather(1, ends)[:, 0]
+        return cache, last
 
     def _read(self, tokens: Tensor, mask: Tensor, positions: Tensor | None = None) -> Tensor:
         """Last hidden states (B, L, E) of tokens that follow the preamble.
@@ -315,8 +341,7 @@ class LlamaVlm(VlmBase):
         return embedded
 
     def _embed(self, ids: Sequence[int], batch: int) -> Tensor:
-        device = self.missing_view.device
-        return self._embed_ids(torch.tensor(ids, device=device)).expand(batch, -1, -1)
+        return self._embed_ids(self.constant_ids(ids)).expand(batch, -1, -1)
 
 
 def _llama_config(config: LanguageConfig, tokenizer: TextTokenizer) -> LlamaConfig:

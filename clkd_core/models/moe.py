@@ -2,8 +2,20 @@
 
 Both start as the dense module they replace: adapter experts are copies whose weights sum to 1,
 ``lora`` experts are low-rank deltas that start at zero, ``full`` experts are copies whose top-k
-weights are renormalised to 1. All experts are computed for every token: shapes stay static, and
-at these sizes a gather costs more than the arithmetic it saves.
+weights are renormalised to 1. What the routing leaves out is computed or not on purpose, as
+``clkd bench experts`` measures it:
+
+- ``lora``: all experts, always, as two thin products beside the shared layer. Gathering tokens
+  by expert, or A_i and B_i by token, was faster nowhere on a CPU: it took longer, or, for one
+  token of a layer so large that its deltas weigh nothing, as long.
+- ``full``: many tokens, or a single one, go only to their own experts (:func:`pays_to_gather`),
+  which saves up to the share of the experts that a token passes by. Few tokens go to all: where
+  layers are small, finding out who goes where takes longer than the arithmetic that it saves.
+  All experts' weights in one product beat gathering at nano's size only, and must be held twice
+  to do so.
+- Captured graphs and GPUs compute all: shapes stay static there, and nothing waits for the host
+  to learn how many tokens an expert has. On a GPU this was not measured.
+- :class:`MoeAdapter` computes all: Eq. 1-2 uses all.
 """
 
 import copy
@@ -227,16 +239,71 @@ class LoraMoeFfn(Routed):
         return torch.as_tensor(self.ffn(x))
 
 
+GATHER_FROM = 100_000_000
+"""Tokens times parameters of one expert, from which gathering beat computing all experts in every
+case of ``clkd bench experts`` on a CPU, float32 and bfloat16, forward and backward."""
+
+
 class FullMoeFfn(Routed):
     """Copies of an FFN, mixed per token by their renormalised top-k weights."""
+
+    gathers: bool | None = None
+    """Whether tokens go only to their own experts; None: where that pays. Both ways compute the
+    same, but only computing all experts has shapes that do not depend on the tokens."""
 
     def __init__(self, dense: nn.Module, *, width: int, experts: int, top_k: int) -> None:
         super().__init__(width=width, experts=experts, top_k=top_k)
         self.experts = nn.ModuleList(copy.deepcopy(dense) for _ in range(experts))
+        self._expert_size = sum(parameter.numel() for parameter in dense.parameters())
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., E) to (..., E)."""
-        return _mix(self.experts, x, self.route(x))
+        gathers = self._gathers(x) if self.gathers is None else self.gathers
+        return (_mix_gathered if gathers else _mix)(self.experts, x, self.route(x))
+
+    def _gathers(self, x: Tensor) -> bool:
+        if x.device.type != "cpu" or _is_captured():
+            return False
+        tokens = x.shape[:-1].numel()
+        experts, top_k = len(self.experts), self.top_k or len(self.experts)
+        return pays_to_gather(tokens, self._expert_size, experts=experts, top_k=top_k)
+
+
+def pays_to_gather(tokens: int, expert_size: int, *, experts: int, top_k: int) -> bool:
+    """Whether sending tokens to their own experts only is faster than sending them to all.
+
+    Args:
+        tokens: in one call.
+        expert_size: parameters of one expert.
+        experts: how many there are.
+        top_k: how many a token uses.
+    """
+    if top_k >= experts:
+        return False
+    # One token of generated text: some experts are not called at all.
+    return tokens * top_k < experts or tokens * expert_size >= GATHER_FROM
+
+
+def _mix_gathered(experts: nn.ModuleList, x: Tensor, weights: Tensor) -> Tensor:
+    """The same as :func:`_mix`; an expert computes only tokens whose weight for it is not 0."""
+    flat, weights = x.flatten(0, -2), weights.flatten(0, -2)
+    uses = weights.T > 0  # (N, tokens)
+    expert, token = uses.nonzero(as_tuple=True)  # by expert
+    parts = torch.split(flat.index_select(0, token), uses.sum(dim=1).tolist())
+    # In training also those without a token: a gradient of zero is not the same as none.
+    all_called = torch.is_grad_enabled() or not len(token)
+    outputs = torch.cat(
+        [each(part) for each, part in zip(experts, parts, strict=True) if all_called or len(part)]
+    )
+    outputs = outputs * weights[token, expert, None].to(outputs.dtype)
+    mixed = outputs.new_zeros(len(flat), outputs.shape[-1]).index_add(0, token, outputs)
+    return mixed.view(*x.shape[:-1], outputs.shape[-1])
+
+
+def _is_captured() -> bool:
+    """By torch.compile, torch.export (is_compiling covers both), or the older tracer."""
+    traced: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return torch.compiler.is_compiling() or traced
 
 
 def _mix(experts: nn.ModuleList, x: Tensor, weights: Tensor) -> Tensor:

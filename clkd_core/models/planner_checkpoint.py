@@ -15,13 +15,12 @@ from safetensors.torch import load_file, save_file
 
 from clkd_core.config import config_from_dict, config_to_dict
 from clkd_core.errors import CheckpointError, ConfigError
-from clkd_core.models.checkpoint import (
+from clkd_core.models.checkpoint import load_weights, unique_state
+from clkd_core.models.checkpoint_files import (
     CONFIG,
     MANIFEST,
     WEIGHTS,
     check_manifest,
-    load_weights,
-    unique_state,
     write_manifest,
 )
 from clkd_core.models.planner import Planner, PlannerConfig

@@ -17,6 +17,7 @@ from clkd_core.data.prompts import PREAMBLE
 from clkd_core.models.answers import AnswerTrie, score_answers
 from clkd_core.models.base import VlmBase, VlmConfig, padded_rows
 from clkd_core.models.fusion import GatedPooling
+from clkd_core.models.greedy import write_greedily
 from clkd_core.models.moe import iter_moe_ffns
 from clkd_core.models.prefix import CACHE_WORD
 from clkd_core.models.stacks import Stack
@@ -249,40 +250,33 @@ class T5Vlm(VlmBase):
         logits = self._decode(before, read, counted=learnt)
         return logits.reshape(len(scene), -1, logits.shape[-1])
 
-    def answer_log_probs(self, scene: Tensor, questions: Sequence[str]) -> Tensor:
-        """Log-probability of each of the 20 answers, all from one pass of the decoder.
-
-        (B, S, E) scenes and B questions to (B, A) float32, normalised over the answers.
-        """
-        trie = self._trie.to(scene.device)
-        ids, _ = self.pad([self.tokenizer.encode(text) for text in questions], scene.device)
+    def question_log_probs(self, scene: Tensor, question_ids: Tensor) -> Tensor:
+        """See :meth:`VlmBase.question_log_probs`; one pass of the decoder."""
+        trie = self.trie_on(scene.device)
         tokens = functional.pad(trie.node_token, (1, 0), value=self.tokenizer.pad_id)
         attention = self.language.decoder.block[0].layer[0].SelfAttention
         mask = trie_mask(trie, attention.compute_bias(len(tokens), len(tokens)))
         tokens = tokens.expand(len(scene), -1)
-        logits = self._decode(tokens, self._encode(scene, ids), mask=mask)
+        logits = self._decode(tokens, self._encode(scene, question_ids), mask=mask)
         return score_answers(trie, logits[:, 0], logits[:, 1:])
 
     def generate(self, scene: Tensor, questions: Sequence[str], max_new_tokens: int) -> list[str]:
-        """One greedy answer per question, up to ``<end>`` or ``max_new_tokens`` tokens."""
-        return [
-            self._generate_one(scene[i : i + 1], question, max_new_tokens)
-            for i, question in enumerate(questions)
-        ]
-
-    def _generate_one(self, scene: Tensor, question: str, max_new_tokens: int) -> str:
-        ids, _ = self.pad([self.tokenizer.encode(question)], scene.device)
-        read = self._encode(scene, ids)
+        """One greedy answer per question, up to ``<end>`` or ``max_new_tokens`` tokens each."""
+        if not questions:
+            return []
+        ids, _ = self.pad([self.tokenizer.encode(text) for text in questions], scene.device)
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        token = torch.full_like(ids[:, :1], self.tokenizer.pad_id)
-        answer: list[int] = []
-        while len(answer) < max_new_tokens:
-            next_id = int(self._decode(token, read, cache=cache).argmax())
-            if next_id == self.tokenizer.end_id:
-                break
-            answer.append(next_id)
-            token = torch.full_like(token, next_id)
-        return self.tokenizer.decode(answer).strip()
+
+        def predict(tokens: Tensor, read: Sequence[Tensor]) -> Tensor:
+            return self._decode(tokens[:, None], (read[0], read[1]), cache=cache)[:, -1]
+
+        read = self._encode(scene, ids)
+        first = predict(torch.full_like(ids[:, 0], self.tokenizer.pad_id), read)
+        end_id = self.tokenizer.end_id
+        answers = write_greedily(
+            first, predict, cache, read, end_id=end_id, max_new_tokens=max_new_tokens
+        )
+        return [self.tokenizer.decode(answer).strip() for answer in answers]
 
     def _encode(
         self, scene: Tensor, question_ids: Tensor, *, asked: Tensor | None = None
@@ -334,8 +328,7 @@ class T5Vlm(VlmBase):
         return logits
 
     def _embed(self, ids: Sequence[int], batch: int) -> Tensor:
-        tokens = torch.tensor(ids, device=self.missing_view.device)
-        embedded: Tensor = self.text_embedding()(tokens)
+        embedded: Tensor = self.text_embedding()(self.constant_ids(ids))
         return embedded.expand(batch, -1, -1)
 
 

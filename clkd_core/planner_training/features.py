@@ -46,9 +46,10 @@ def encode_keyframes(keyframes: Sequence[Keyframe], engine: Engine, *, desc: str
         raise DataError(f"{desc}: none of {len(keyframes)} keyframes has 3 s of future")
     frames = progress(_read_frames(labelled), total=len(labelled), desc=desc, unit="frames")
     encoded = [_encode(k, frame, engine) for k, frame in zip(labelled, frames, strict=True)]
+    tensors = [e.tensors() for e in encoded]
     inputs = build_inputs(
-        torch.cat([e.features.float().cpu() for e in encoded]),
-        torch.cat([e.present.cpu() for e in encoded]),
+        torch.cat([features.float().cpu() for features, _ in tensors]),
+        torch.cat([present.cpu() for _, present in tensors]),
         [k.ego for k in labelled],
         [k.command for k in labelled],
         [k.action for k in labelled],

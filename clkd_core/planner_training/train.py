@@ -65,7 +65,7 @@ def train_planner(config: PlannerTrainConfig) -> tuple[Path, PlannerScores]:
 
 
 def fit_planner(
-    config: PlannerTrainConfig, train_set: PlannerSet, *, device: torch.device
+    config: PlannerTrainConfig, train_set: PlannerSet, *, device: torch.device | str
 ) -> tuple[Planner, list[dict[str, Any]]]:
     """Sample the vocabulary and train; the same config and set give the same weights.
 

@@ -138,6 +138,16 @@ def _generated_lines(decisions: Any) -> list[str]:
     ours, senna = decisions["ours"], decisions["senna_compat"]
     return [
         f"the decision in words: accuracy {ours['accuracy']['value']:.1%} read strictly, "
-        f"{senna['accuracy']:.1%} by Senna's script | the same as in one pass: "
-        f"{decisions['agreement_with_one_pass']['value']:.1%}"
+        f"{senna['accuracy']:.1%} by Senna's script",
+        _one_pass_line(decisions),
     ]
+
+
+def _one_pass_line(decisions: Any) -> str:
+    legal = decisions["legal_share"]
+    share = decisions["agreement_where_legal"]
+    agreement = share if isinstance(share, str) else f"{share['value']:.2%}"
+    return (
+        f"greedy text against one pass: {legal:.1%} legal texts | agreement among them: "
+        f"{agreement} | {len(decisions['otherwise'])} otherwise"
+    )

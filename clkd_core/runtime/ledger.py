@@ -225,7 +225,9 @@ class KeyframeLedger:
     def saw_decision(
         self, decision: Decision, *, seen_ns: int, node_response_ms: float = math.nan
     ) -> None:
-        """A decision arrived; of two with one stamp the fresh one counts, else the first."""
+        """A decision arrived; of two with one stamp the one that repeats nothing counts, else the
+        first: a late answer takes the place of the stale one that came before it, and is late.
+        """
         self._settle()
         known = self._answers.get(decision.stamp_ns)
         if known is None or (known.decision.stale and not decision.stale):
@@ -307,12 +309,14 @@ class KeyframeLedger:
             outcome=compute_outcome(
                 answered=True,
                 stale=decision.stale,
+                late=decision.late,
                 response_ms=response_ms,
                 inference_ms=decision.inference_ms,
                 deadline_ms=self.deadline_ms,
             ),
             stale=decision.stale,
-            degraded=bool(decision.degraded),
+            late=decision.late,
+            degraded=bool(decision.degraded) and not decision.stale,
             reason="; ".join(decision.degraded),
             probabilities=tuple(decision.probabilities.tolist()),
             inference_ms=decision.inference_ms,

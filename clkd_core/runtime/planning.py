@@ -11,6 +11,7 @@ from clkd_core.errors import FrameError
 from clkd_core.models.planner import Planner, build_inputs
 from clkd_core.models.planner_checkpoint import load_planner
 from clkd_core.runtime.braking import MAX_SPEED_MPS
+from clkd_core.runtime.devices import set_torch_threads
 from clkd_core.runtime.engine import EncodedFrame, Engine, made_up_frames
 from clkd_core.types import Decision, EgoState, Plan, SurroundFrame, Trajectory
 
@@ -19,7 +20,11 @@ class PlannerEngine:
     """A planner with the student whose features it reads; not for several threads at once."""
 
     def __init__(self, planner: Planner, engine: Engine) -> None:
-        """Both on one device; in one process the engine may be the one that decides."""
+        """Both on one device; in one process the engine may be the one that decides.
+
+        Torch takes as many threads as the engine has.
+        """
+        set_torch_threads(engine.threads)
         self._planner = planner
         self._engine = engine
 
@@ -84,9 +89,8 @@ class PlannerEngine:
         start_s = time.perf_counter() if start_s is None else start_s
         ego, fault = _believable(frame.ego)
         action = None if decision is None else decision.action
-        inputs = build_inputs(
-            encoded.features.float(), encoded.present, [ego], [frame.command], [action]
-        )
+        features, present = encoded.tensors()
+        inputs = build_inputs(features.float(), present, [ego], [frame.command], [action])
         xy_m = self._planner.best(inputs, self._planner(inputs))[0].cpu().numpy()
         if not np.isfinite(xy_m).all():
             raise FrameError(

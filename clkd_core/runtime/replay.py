@@ -17,6 +17,7 @@ from clkd_core.data.bags.files import find_bags
 from clkd_core.data.bags.frames import count_image_sets, load_labels
 from clkd_core.data.bags.topics import BagTopics, load_topics
 from clkd_core.errors import ConfigError, DataError
+from clkd_core.files import shipped_student
 from clkd_core.metrics.frames import DEADLINE_MS, FrameRow, Outcome, write_frames
 from clkd_core.metrics.frames import read_frames as read_rows
 from clkd_core.progress import progress
@@ -32,7 +33,9 @@ if TYPE_CHECKING:  # torch takes seconds, and --live needs it in other processes
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the words of ``clkd replay``."""
     parser.add_argument("bag", type=Path, help="a bag, or a folder of bags")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="folder of a student")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="folder of a student; the shipped one when not given"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for the report")
     parser.add_argument("--live", action="store_true", help="in real time through the nodes")
     parser.add_argument(
@@ -54,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Replay as asked; 0 when the report is written."""
+    args.checkpoint = args.checkpoint or shipped_student()
     if args.live:
         return _run_live(args)
     config = ReplayConfig(
@@ -164,6 +168,7 @@ def _run_live(args: argparse.Namespace) -> int:
 
 
 def _load(args: argparse.Namespace) -> "tuple[Engine, PlannerEngine | None]":
+    from clkd_core.models.planner_checkpoint import load_planner
     from clkd_core.runtime.engine import Engine
     from clkd_core.runtime.planning import PlannerEngine
 
@@ -171,9 +176,7 @@ def _load(args: argparse.Namespace) -> "tuple[Engine, PlannerEngine | None]":
     engine.warm_up()
     if args.blank or not (args.checkpoint / "planner").is_dir():
         return engine, None
-    planner = PlannerEngine.from_checkpoint(
-        args.checkpoint, device=str(engine.device), threads=args.threads
-    )
+    planner = PlannerEngine(load_planner(args.checkpoint, device=engine.device), engine)
     planner.warm_up()
     return engine, planner
 

@@ -60,7 +60,7 @@ class SharedEngine:
         self._language = Lane(engine.device, urgent=False)
         self._planning = Lane(engine.device, urgent=True)
         self._encodings = Encodings(self._encode)
-        if engine.device.type == "cuda":
+        if engine.device.startswith("cuda"):
             torch.cuda.synchronize(engine.device)  # weights on their way, on no lane's stream
 
     @classmethod
@@ -87,7 +87,7 @@ class SharedEngine:
             return cls(engine, err)
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> str:
         """Where both compute."""
         return self._engine.device
 
@@ -168,11 +168,11 @@ class Lane:
     default, a plan would stand in line behind the language pass that another thread put there.
     """
 
-    def __init__(self, device: torch.device, *, urgent: bool) -> None:
+    def __init__(self, device: str, *, urgent: bool) -> None:
         """``urgent``: the device prefers it to what is not."""
         self._lock = threading.Lock()
         self._stream: torch.cuda.Stream | None = None
-        if device.type == "cuda":
+        if device.startswith("cuda"):
             stream = torch.cuda.Stream(device, priority=-1 if urgent else 0)  # type: ignore[no-untyped-call]
             self._stream = stream
 

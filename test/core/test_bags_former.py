@@ -1,6 +1,7 @@
 """Bags that were recorded before a message of ours got its present definition."""
 
 import math
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,11 @@ string reason
 
 
 def typestore_with(planned_trajectory: str) -> Typestore:
-    """Of the time when this was the definition; MetaAction has had one only."""
+    """Of the time when this was the definition; decisions could not be late then."""
     store = get_typestore(Stores.ROS2_JAZZY)
     meta_action = (find_msg_folder() / "MetaAction.msg").read_text("utf-8")
-    store.register(get_types_from_msg(meta_action, topics.META_ACTION))
+    before = "".join(line for line in meta_action.splitlines(True) if "bool late" not in line)
+    store.register(get_types_from_msg(before, topics.META_ACTION))
     store.register(get_types_from_msg(planned_trajectory, topics.PLANNED_TRAJECTORY))
     return store
 
@@ -56,10 +58,16 @@ def true_trajectory(store: Typestore, **flag: Any) -> Any:
     )
 
 
+def former_label(store: Typestore, label: Label) -> Any:
+    kind = store.types[topics.META_ACTION]
+    present = label_to_msg(label)
+    return kind(**{field.name: getattr(present, field.name) for field in fields(kind)})
+
+
 def write_bag_with(store: Typestore, path: Path, plugin: StoragePlugin, **flag: Any) -> None:
     label = Label(stamp_ns=STAMP_NS, scene="s", case_name="fog", action=META_ACTIONS[7])
     sent = [
-        (topics.TRUE_META_ACTION, topics.META_ACTION, label_to_msg(label)),
+        (topics.TRUE_META_ACTION, topics.META_ACTION, former_label(store, label)),
         (topics.TRUE_TRAJECTORY, topics.PLANNED_TRAJECTORY, true_trajectory(store, **flag)),
     ]
     with Writer(path, version=8, storage_plugin=plugin) as writer:
@@ -88,6 +96,19 @@ def test_former_definition_is_the_present_one_byte_for_byte() -> None:
     present = load_typestore().deserialize_cdr(data, topics.PLANNED_TRAJECTORY)
     assert (present.mode, present.reason, present.x_m.tolist()) == (1, "", [1, 2, 3, 4, 5, 6])
     assert bytes(load_typestore().serialize_cdr(present, topics.PLANNED_TRAJECTORY)) == bytes(data)
+
+
+@pytest.mark.parametrize("frame_id", ["", "a", "base_link", "base_link_2"])
+def test_former_decision_is_the_present_one_byte_for_byte(frame_id: str) -> None:
+    store = typestore_with(FORMER_PLANNED_TRAJECTORY)
+    label = Label(stamp_ns=STAMP_NS, scene="drive", case_name="fog", action=META_ACTIONS[7])
+    msg = former_label(store, label)
+    msg.header.frame_id, msg.degraded, msg.stale, msg.reason = frame_id, True, True, "why"
+    data = store.serialize_cdr(msg, topics.META_ACTION)
+    present = load_typestore().deserialize_cdr(data, topics.META_ACTION)
+    assert (present.late, present.degraded, present.stale) == (False, True, True)
+    assert (present.reason, present.scene, present.case_name) == ("why", "drive", "fog")
+    assert bytes(load_typestore().serialize_cdr(present, topics.META_ACTION)) == bytes(data)
 
 
 def test_labels_of_a_definition_that_never_was_are_refused(tmp_path: Path) -> None:

@@ -10,15 +10,8 @@ from tiny_vlm import tiny_model, tiny_t5_language, tiny_t5_model, tiny_views
 from clkd_core.data.prompts import plan_question
 from clkd_core.errors import CheckpointError
 from clkd_core.models.base import VlmBase
-from clkd_core.models.checkpoint import (
-    CONFIG,
-    MANIFEST,
-    TOKENIZER,
-    WEIGHTS,
-    load_vlm,
-    save_checkpoint,
-    write_manifest,
-)
+from clkd_core.models.checkpoint import load_vlm, save_checkpoint
+from clkd_core.models.checkpoint_files import CONFIG, MANIFEST, TOKENIZER, WEIGHTS, write_manifest
 from clkd_core.models.halving import halve
 from clkd_core.models.llama_vlm import LlamaVlm
 from clkd_core.models.moe import MoeConfig

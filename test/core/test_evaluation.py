@@ -120,6 +120,9 @@ def test_written_decisions_stand_beside_the_public_scripts_counting(run: Path) -
     written = json.loads((run / "metrics.json").read_text())["generated_decisions"]
     assert written["senna_compat"]["frames"] == written["ours"]["frames"] == 10
     assert 0 <= written["agreement_with_one_pass"]["value"] <= 1
+    listed = written["otherwise"]
+    assert len(listed) == round(10 * (1 - written["agreement_with_one_pass"]["value"]))
+    assert all(0 < one["decision_probability"] <= 1 for one in listed)
     assert any("Macro-F1" in reason for reason in written["difference"])
 
 

@@ -40,6 +40,7 @@ frame_rows = st.builds(
     answer=st.none() | st.sampled_from(META_ACTIONS),
     outcome=st.sampled_from(Outcome),
     stale=st.booleans(),
+    late=st.booleans(),
     degraded=st.booleans(),
     probabilities=st.none() | st.lists(st.floats(0, 1), min_size=20, max_size=20).map(tuple),
     inference_ms=latency,
@@ -117,6 +118,11 @@ def test_outcome_follows_the_deadline_and_staleness(
     assert got is outcome
 
 
+def test_an_answer_that_was_flagged_late_is_late_whatever_the_times_say() -> None:
+    got = compute_outcome(answered=True, stale=False, response_ms=1.0, inference_ms=1.0, late=True)
+    assert got is Outcome.LATE
+
+
 def test_a_stale_answer_is_never_correct() -> None:
     row = FrameRow(
         scene="s", case_name="regular", stamp_ns=1, label=META_ACTIONS[3], answer=META_ACTIONS[3]
@@ -174,7 +180,7 @@ def test_a_damaged_cell_is_named_with_its_line(tmp_path: Path, cells: dict[str, 
 def test_a_truncated_table_is_refused(tmp_path: Path) -> None:
     path = damaged(tmp_path)
     path.write_text(path.read_text()[:-30])
-    with pytest.raises(DataError, match="expected 31 cells"):
+    with pytest.raises(DataError, match="expected 32 cells"):
         read_frames(path)
 
 
@@ -204,12 +210,12 @@ def test_a_table_written_before_collisions_were_counted_is_still_read(tmp_path: 
     with path.open(newline="") as file:
         row = next(csv.DictReader(file))
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS[:-4], extrasaction="ignore")
+        writer = csv.DictWriter(file, COLUMNS[:-5], extrasaction="ignore")
         writer.writeheader()
         writer.writerow(row)
     (back,) = read_frames(path)
     assert back.plan_collisions is None and back.steady_collisions is None
-    assert back.plan_mode is None
+    assert back.plan_mode is None and not back.late
 
 
 def test_text_of_a_table_comes_back_and_a_damaged_one_is_named() -> None:

@@ -34,6 +34,7 @@ rows = st.builds(
     answer=actions,
     outcome=st.sampled_from(Outcome),
     stale=st.booleans(),
+    late=st.booleans(),
     degraded=st.booleans(),
     plan_with_decision=st.booleans(),
     probabilities=probabilities,

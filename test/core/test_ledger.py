@@ -7,6 +7,8 @@ import pytest
 from fakes import one_hot
 
 from clkd_core.metrics.frames import FrameRow, Outcome
+from clkd_core.report.provenance import Provenance
+from clkd_core.report.scoring.scores import score_run
 from clkd_core.runtime import ledger as book
 from clkd_core.runtime.ledger import KeyframeLedger
 from clkd_core.runtime.sync import LABEL_TOLERANCE_NS
@@ -105,6 +107,37 @@ def test_a_fresh_answer_replaces_a_stale_one_and_a_second_fresh_one_does_not() -
     ledger.saw_decision(decision(), seen_ns=SENT_NS + 3 * MS)
     (row,) = ledger.rows()
     assert (row.stale, row.response_ms) == (False, pytest.approx(2.0))
+
+
+def test_a_late_answer_takes_the_place_of_its_stale_one_and_is_late_whatever_the_times_say() -> (
+    None
+):
+    ledger = ledger_with_label()
+    see_images(ledger)
+    repeat = decision(stale=True, degraded=("no answer within 5 ms",), inference_ms=math.nan)
+    ledger.saw_decision(repeat, seen_ns=SENT_NS + 5 * MS)
+    (row,) = ledger.rows()
+    assert (row.stale, row.late, row.degraded) == (True, False, False)
+    assert (row.outcome, row.reason) == (Outcome.LATE, "no answer within 5 ms")
+    ledger.saw_decision(decision(late=True), seen_ns=SENT_NS + 20 * MS)
+    ledger.saw_decision(repeat, seen_ns=SENT_NS + 21 * MS)  # overtaken on the way
+    (row,) = ledger.rows()
+    assert (row.stale, row.late, row.outcome) == (False, True, Outcome.LATE)
+    assert row.response_ms == pytest.approx(20.0)
+    assert ledger.counts().answered == 1
+
+
+def test_stale_and_late_keyframes_are_counted_apart_and_neither_is_in_time() -> None:
+    ledger = KeyframeLedger(tolerance_ns=50 * MS)
+    flags: list[dict[str, object]] = [{}, {"stale": True}, {"late": True}]
+    for number, flag in enumerate(flags):
+        stamp_ns = KEYFRAME_NS + number * 500 * MS
+        ledger.saw_label(stamp_ns, META_ACTIONS[5], scene="s", case_name="fog", seen_ns=SENT_NS)
+        see_images(ledger, stamp_ns)
+        ledger.saw_decision(decision(stamp_ns, **flag), seen_ns=SENT_NS + 9 * MS)
+    provenance = Provenance(mode="live", checkpoint="", bag="", device="")
+    counts = score_run(ledger.rows(), provenance).counts
+    assert (counts.in_time, counts.late, counts.stale, counts.answered) == (1, 2, 1, 2)
 
 
 def test_a_keyframe_that_lost_its_newest_image_is_matched_within_the_tolerance_only() -> None:

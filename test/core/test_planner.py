@@ -312,7 +312,7 @@ def test_a_damaged_planner_is_refused(tmp_path: Path) -> None:
 def test_a_planner_of_another_kind_is_refused(
     tmp_path: Path, change: dict[str, object], named: str
 ) -> None:
-    from clkd_core.models.checkpoint import write_manifest
+    from clkd_core.models.checkpoint_files import write_manifest
 
     student = make_student(tmp_path / "student")
     save_into(student, build())

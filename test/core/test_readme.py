@@ -1,4 +1,4 @@
-"""README.md and docs/data.md: every command runs, cheaply in `make test`, as is in `make readme`.
+"""README.md and its pages: every command runs, cheaply in `make test`, as is in `make readme`.
 
 A ``bash`` block is preceded by one comment that says how it is checked:
 
@@ -22,13 +22,16 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
-PAGES = (README, *(ROOT / "docs" / f"{name}.md" for name in ("data", "embedded", "ros2")))
+PAGES = (
+    README,
+    *(ROOT / "docs" / f"{name}.md" for name in ("data", "embedded", "engine", "ros2")),
+)
 WORD_FOR_WORD = os.environ.get("CLKD_README") == "full"
 
 CHEAP = {
     "make demo": "make demo SIZE=tiny",
     "runs/demo/": "runs/demo-tiny/",
-    "bench latency": "bench latency --frames 20 --no-t5",
+    "bench latency": "bench latency --frames 20",
 }
 """Text of the page -> what `make test` runs instead."""
 

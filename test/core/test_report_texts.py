@@ -14,6 +14,7 @@ from clkd_core.errors import DataError
 from clkd_core.metrics.texts.published import NotComputed, PublishedScores
 from clkd_core.report.layout.markdown import build_markdown
 from clkd_core.report.layout.page import build_page
+from clkd_core.report.layout.texts import otherwise_rows
 from clkd_core.report.scoring.answers import (
     DECISION,
     TextAnswer,
@@ -25,6 +26,7 @@ from clkd_core.report.scoring.published import KeptScores
 from clkd_core.report.scoring.scores import RunScores, score_run
 from clkd_core.report.scoring.texts import ONLY_TOTALS, choose_examples
 from clkd_core.report.scoring.values import compute_metrics
+from clkd_core.report.summary import summarize
 
 NASTY = "<script>alert('x')</script> | [a](b) `c` \u2028 *d*"
 
@@ -238,3 +240,44 @@ def test_metrics_hold_texts_and_decisions_or_words() -> None:
     nothing = compute_metrics(scores_of([]), DIRECT)
     assert nothing["texts"] == "no questions"
     assert nothing["generated_decisions"] == "not generated"
+
+
+def written_otherwise() -> list[TextAnswer]:
+    """Row 0 writes no answer, row 1 another one than its decision; all others their decision."""
+    answers = decisions()
+    answers[1] = replace(answers[1], answer=STOP.text)
+    return answers
+
+
+def test_agreement_is_counted_among_legal_texts_and_every_other_text_is_listed() -> None:
+    written = compute_metrics(scores_of(written_otherwise()), DIRECT)["generated_decisions"]
+    # Row 9 has no decision, and wrote no answer: no disagreement, and no legal text.
+    assert written["legal_share"] == pytest.approx(8 / 10)
+    assert written["agreement_where_legal"]["value"] == pytest.approx(7 / 8)
+    first, second = written["otherwise"]
+    assert (first["text"], first["decision"]) == (STOP.text, KEEP.text)
+    assert first["decision_probability"] == pytest.approx(0.62 if KEEP.index == 0 else 0.02)
+    assert first["text_probability"] == pytest.approx(0.62 if STOP.index == 0 else 0.02)
+    assert second["text"] == "KEEP, STRAIGHT, I think" and second["text_probability"] is None
+
+
+def test_run_without_a_legal_text_says_so_in_place_of_an_agreement() -> None:
+    answers = [replace(answer, answer="no idea") for answer in decisions()]
+    metrics = compute_metrics(scores_of(answers), DIRECT)
+    assert metrics["generated_decisions"]["agreement_where_legal"] == "no legal text"
+    assert "agreement among them: no legal text | 9 otherwise" in "\n".join(summarize(metrics))
+
+
+def test_texts_that_are_not_the_decision_are_shown_and_the_longer_list_is_cut() -> None:
+    scores = scores_of(written_otherwise())
+    page = build_page(make_labelled_rows(), scores, DIRECT, {}, title="a run")
+    table = build_markdown(scores, DIRECT, title="a run")
+    for shown in ("8 texts are one of the 20 answers", "in 87.5% of these", STOP.text, "I think"):
+        assert shown in page and shown in table, shown
+    assert "legal texts | agreement among them: 87.50%" in "\n".join(
+        summarize(compute_metrics(scores, DIRECT))
+    )
+    written = scores.texts.decisions
+    assert written is not None
+    many = otherwise_rows(replace(written, otherwise=written.otherwise * 30))
+    assert len(many) == 21 and many[-1][0] == "and 40 more in metrics.json"

@@ -78,7 +78,7 @@ def test_two_threads_get_what_two_engines_say_and_each_set_is_encoded_once(
         lambda: [decide(n) for n in range(FRAMES)], lambda: [plan(n) for n in range(FRAMES)]
     )
     assert engine.encoded == dict.fromkeys(range(FRAMES), 1)
-    alone = Engine(model, bf16=True)
+    alone = Engine.on_torch(model, bf16=True)
     planner_alone = PlannerEngine(planner, alone)
     for n in range(FRAMES):
         assert same_decision(decisions[n], alone.decide(a_frame(n)))
@@ -113,7 +113,7 @@ def test_plans_keep_coming_while_a_language_pass_takes_its_time(
     monkeypatch.undo()
     assert [plan.stamp_ns for plan in plans] == list(range(1, 20))
     assert engine.encoded == dict.fromkeys(range(1, 20), 1)
-    assert same_decision(slow, Engine(model, bf16=True).decide(a_frame(1)))
+    assert same_decision(slow, Engine.on_torch(model, bf16=True).decide(a_frame(1)))
     assert slow.inference_ms >= sum(plan.inference_ms for plan in plans)
 
 
@@ -122,7 +122,7 @@ def test_interleaved_calls_of_many_kinds_give_what_they_give_one_after_the_other
 ) -> None:
     shared = SharedEngine(engine, planner)
     deciders, planners = [shared.decider(), shared.decider()], [shared.planner(), shared.planner()]
-    alone = Engine(model, bf16=True)
+    alone = Engine.on_torch(model, bf16=True)
     planner_alone = PlannerEngine(planner, alone)
     numbers = range(20)
     wanted = [
@@ -175,7 +175,7 @@ def test_decision_after_a_plan_is_the_engines_own(
     shared.planner().plan(a_frame(4), None)
     decision = shared.decider().decide(a_frame(4))
     assert engine.encoded == {4: 1}
-    assert same_decision(decision, Engine(model, bf16=True).decide(a_frame(4)))
+    assert same_decision(decision, Engine.on_torch(model, bf16=True).decide(a_frame(4)))
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +190,7 @@ def test_checkpoint_is_loaded_once_warmed_up_and_answers_as_two_engines(student:
     decider, planning = shared.decider(), shared.planner()
     decider.warm_up()
     planning.warm_up()
-    assert shared.device == torch.device("cpu")
+    assert shared.device == "cpu"
     wanted = Engine.from_checkpoint(student, device="cpu").decide(a_frame(3))
     assert same_decision(decider.decide(a_frame(3)), wanted)
     alone = PlannerEngine.from_checkpoint(student, device="cpu")
@@ -219,11 +219,11 @@ def test_on_a_gpu_a_plan_does_not_stand_in_line_behind_a_language_pass(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = tiny_student("llama").to("cuda")
-    shared = SharedEngine(Engine(model, device="cuda"), tiny_planner(model).to("cuda"))
+    shared = SharedEngine(Engine.on_torch(model, device="cuda"), tiny_planner(model).to("cuda"))
     decider, planning = shared.decider(), shared.planner()
     decider.warm_up()
     planning.warm_up()
-    wanted = Engine(model, device="cuda").decide(a_frame(1))
+    wanted = Engine.on_torch(model, device="cuda").decide(a_frame(1))
     score = model.answer_log_probs
 
     def score_slowly(*args: Any) -> torch.Tensor:

@@ -132,7 +132,7 @@ def test_two_sets_of_one_stamp_are_never_mixed_up(
         )
         return a_frame(images=images)
 
-    decider, alone = SharedEngine(engine, planner).decider(), Engine(model, bf16=True)
+    decider, alone = SharedEngine(engine, planner).decider(), Engine.on_torch(model, bf16=True)
     for seed in (40, 200, 40):
         assert same_decision(decider.decide(of(seed)), alone.decide(of(seed)))
     assert engine.encoded == {1: 2}

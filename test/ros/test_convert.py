@@ -1,6 +1,7 @@
 """Messages to core types and back, as plain functions."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -140,6 +141,24 @@ def test_decision_survives_the_message(action) -> None:
     assert (back.stamp_ns, back.action, back.degraded) == (STAMP_NS, action, ("no odometry",))
     assert (back.inference_ms, msg.node_response_ms) == (12.5, 20.0)
     np.testing.assert_array_equal(back.probabilities, one_hot(action))
+
+
+def test_stale_and_late_decisions_survive_the_message_and_one_that_is_both_is_refused() -> None:
+    decision = Decision(
+        stamp_ns=STAMP_NS,
+        action=META_ACTIONS[3],
+        probabilities=one_hot(META_ACTIONS[3]),
+        inference_ms=90.0,
+    )
+    for flags in ({"late": True}, {"stale": True, "degraded": ("no answer within 80 ms",)}):
+        flagged = replace(decision, **flags)
+        msg = convert.decision_to_msg(flagged, node_response_ms=95.0)
+        back = convert.decision_from_msg(msg)
+        assert (back.late, back.stale) == (flagged.late, flagged.stale)
+        assert back.degraded == flagged.degraded
+    msg.late = True
+    with pytest.raises(FrameError, match="stale and late"):
+        convert.decision_from_msg(msg)
 
 
 def test_decision_with_an_unknown_action_or_negative_time_is_refused() -> None:

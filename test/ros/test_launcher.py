@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ _DOMAINS = itertools.count(61 + os.getpid() % 30)
 WORKER = """
     import os, sys, time
     from functools import partial
+    from clkd_ros.launcher import ExitCode
     from clkd_ros.middleware import *
     from clkd_ros.node_process import run_nodes
 
@@ -45,6 +47,9 @@ WORKER = """
                 os._exit(3)
             if self.mode == "stuck":
                 time.sleep(60)
+            if self.mode == "lost":
+                self.get_logger().error("the engine is lost: CUDA error: far away")
+                self.exit_code = ExitCode.ENGINE_LOST
             return OK
 
         def on_activate(self, state):
@@ -52,7 +57,7 @@ WORKER = """
             return OK
 
         def destroy_node(self):
-            if self.mode == "deaf":
+            if self.mode in ("deaf", "lost"):
                 time.sleep(60)
             super().destroy_node()
 
@@ -192,6 +197,18 @@ def test_process_that_dies_is_started_again_and_its_nodes_brought_up(
         launched.check_running()
         assert launched.processes["two"].process.pid != dead.pid
     assert capfd.readouterr().err.count("at work") == 3
+
+
+def test_process_that_ends_with_a_named_code_is_named_even_where_its_goodbye_hangs(
+    worker_module: str,
+) -> None:
+    with LaunchedSystem(system(worker_module, one="lost")) as launched:
+        with suppress(ClkdError):  # it ends while it is being brought up, or just after
+            launched.wait_active(20.0)
+        assert launched.processes["one"].process.wait(timeout=10.0) == 75
+        said = launched.processes["one"].ended()
+    assert said.startswith("'one' ended with exit code 75 (ENGINE_LOST): [ERROR]")
+    assert said.endswith("the engine is lost: CUDA error: far away")
 
 
 def test_process_that_dies_too_often_is_given_up_and_a_referee_is_not_started_again(

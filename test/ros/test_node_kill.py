@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
+from fake_vlm_node import POISON_FILE
 from fakes import wait_until
 from ros_graph import Graph, running_graph
 from tiny_bags import write_scene
@@ -32,7 +33,7 @@ nodes:
     module: fake_vlm_node
     executable: vlm_node
     remappings: {INPUTS, ~/output/meta_action: /vlm/meta_action}
-    parameters: {checkpoint: none}
+    parameters: {checkpoint: none, deadline_ms: 500.0}
   - name: planner
     module: fake_planner_node
     executable: planner_node
@@ -58,6 +59,7 @@ def running(
 ) -> Iterator[tuple[Graph, "subprocess.Popen[bytes]"]]:
     """``clkd launch`` and a looping ``clkd bag play`` beside a graph that listens."""
     monkeypatch.setenv("ROS_DOMAIN_ID", str(61 + os.getpid() % 30))
+    monkeypatch.setenv(POISON_FILE, str(tmp_path / "poison"))
     cameras = (f"~/input/cam_{view}: /cam_{view}/image_raw/compressed" for view in VIEWS)
     inputs = ", ".join([*cameras, "~/input/odometry: /odometry"])
     config = tmp_path / "system.yaml"
@@ -70,6 +72,7 @@ def running(
             subprocess.Popen(
                 [sys.executable, "-m", "clkd_core.cli", *verb],
                 env={**child_environment(), "PYTHONPATH": paths},
+                stderr=(tmp_path / f"{verb[0]}.log").open("wb"),
             )
             for verb in verbs
         ]
@@ -115,4 +118,28 @@ def test_system_survives_sigkill_of_each_node_while_a_bag_plays(
     kill(launch, "clkd_ros.evaluator_node")
     wait_for_more(plans, "plans without the evaluator")
     wait_for_more(decisions, "decisions without the evaluator")
+    assert launch.poll() is None
+
+
+def test_engine_that_cuda_poisoned_is_replaced_and_the_planner_stops_in_between(
+    running: tuple[Graph, "subprocess.Popen[bytes]"], tmp_path: Path
+) -> None:
+    graph, launch = running
+    decisions = graph.listen(MetaAction, "/vlm/meta_action")
+    plans = graph.listen(PlannedTrajectory, "/planner/output/trajectory")
+
+    def followed() -> bool:
+        return bool(plans) and plans[-1].mode == PlanMode.FOLLOWING
+
+    wait_until(followed, "a plan that follows a decision", 60.0)
+    plans.clear()
+    (tmp_path / "poison").touch()
+    wait_until(lambda: any("device-side" in msg.reason for msg in decisions), "a repeat", 10.0)
+    wait_until(lambda: bool(plans) and plans[-1].mode == PlanMode.STOPPING, "a stop", 20.0)
+    assert PlanMode.WITHOUT_DECISION in {msg.mode for msg in plans}
+    wait_for_more(decisions, "decisions of a new engine")
+    wait_until(followed, "a plan that follows the new engine", 20.0)
+    said = (tmp_path / "launch.log").read_text()
+    assert "'vlm' ended with exit code 75 (ENGINE_LOST)" in said
+    assert "CUDA error: device-side assert triggered; it is started again" in said
     assert launch.poll() is None

@@ -7,11 +7,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fakes import FakeEngine, wait_until
 from ros_graph import MS, NOW_NS, Graph, running_graph
+from vlm_graph import OUTPUT, diagnostic_values, start_vlm, timed_vlm
 
 from clkd_core.errors import CheckpointError
 from clkd_core.types import CAMERAS, META_ACTIONS
@@ -19,18 +19,11 @@ from clkd_ros.messages import DiagnosticArray, MetaAction
 from clkd_ros.middleware import Parameter, TransitionCallbackReturn
 from clkd_ros.vlm_node import VlmNode, VlmNodeConfig
 
-OUTPUT = "/vlm/output/meta_action"
-
 
 @pytest.fixture
 def graph() -> Iterator[Graph]:
     with running_graph() as running:
         yield running
-
-
-def start_vlm(graph: Graph, engine: FakeEngine) -> list[Any]:
-    graph.start(VlmNode(build_engine=lambda config: engine))
-    return graph.listen(MetaAction, OUTPUT)
 
 
 def test_vlm_answers_a_complete_set_and_flags_nothing(graph: Graph) -> None:
@@ -60,16 +53,6 @@ def test_vlm_keeps_only_the_newest_waiting_frame_and_counts_the_replaced(graph: 
     wait_until(lambda: len(heard) == 2, "two decisions")
     stamps = [frame.stamp_ns for frame in engine.frames]
     assert stamps == [NOW_NS, NOW_NS + 400 * MS]
-
-
-def diagnostic_values(heard: list[Any], key: str) -> list[str]:
-    return [
-        pair.value
-        for msg in heard
-        for status in msg.status
-        for pair in status.values
-        if pair.key == key
-    ]
 
 
 def test_vlm_masks_a_view_that_is_no_jpeg_and_says_which(graph: Graph) -> None:
@@ -105,7 +88,7 @@ def test_vlm_does_not_wait_for_a_camera_that_is_silent(graph: Graph) -> None:
 
 def test_vlm_is_silent_until_active_and_after_deactivation(graph: Graph) -> None:
     engine = FakeEngine()
-    node = VlmNode(build_engine=lambda config: engine)
+    node = timed_vlm(engine, deadline_ms=0.0)
     graph.start(node)
     heard = graph.listen(MetaAction, OUTPUT)
     graph.publish_set("vlm", NOW_NS)
@@ -126,7 +109,13 @@ def test_vlm_is_not_configured_by_a_bad_checkpoint_or_parameter(graph: Graph) ->
     node = VlmNode(build_engine=refuse)
     assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
     node.destroy_node()
-    for name, value in (("threads", -1), ("transport", "theora"), ("sync.tolerance_ms", -5.0)):
+    for name, value in (
+        ("threads", -1),
+        ("transport", "theora"),
+        ("sync.tolerance_ms", -5.0),
+        ("deadline_ms", -1.0),
+        ("hang_s", 601.0),
+    ):
         node = VlmNode(
             lambda config: FakeEngine(), parameter_overrides=[Parameter(name, value=value)]
         )

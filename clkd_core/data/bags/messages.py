@@ -261,6 +261,7 @@ def label_to_msg(label: Label) -> Any:
         node_response_ms=math.nan,
         degraded=False,
         stale=False,
+        late=False,
         reason="",
         scene=label.scene,
         case_name=label.case_name,

@@ -16,14 +16,18 @@ PACKAGE = "clkd_ros"
 NS_PER_S = 1_000_000_000
 
 FORMER_DEFINITIONS: Mapping[str, frozenset[str]] = {
+    "clkd_ros/msg/MetaAction": frozenset(
+        {"RIHS01_e0cc43646ebe94065bc3554d343fe4ff81a2f16d587c898cdf81478e5690cd11"}
+    ),
     "clkd_ros/msg/PlannedTrajectory": frozenset(
         {"RIHS01_a12ebf2f45ff70b4ad79b5073ebbd7a4ceded40f2b660acfce254ea660ce42df"}
-    )
+    ),
 }
 """Hashes of earlier definitions whose messages are the same bytes, field by field.
 
-PlannedTrajectory had ``bool with_decision`` where it has ``uint8 mode`` now. On a label neither
-means anything, so bags recorded with the earlier one are read as they are.
+PlannedTrajectory had ``bool with_decision`` where it has ``uint8 mode`` now. MetaAction had no
+``bool late``; it stands where CDR had a padding byte before the next string. On a label none of
+these means anything, so bags recorded with the earlier ones are read as they are.
 """
 
 

@@ -1,15 +1,13 @@
 """The models of one worker: decisions, plans and words about one frame at a time.
 
 Frames are never gathered into batches: what a frame is answered does not depend on its
-neighbours, nor on how the tasks are shared out.
+neighbours, nor on how the tasks are shared out. The questions about one frame are.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-
-import torch
 
 from clkd_core.data.keyframes import AgentFuture
 from clkd_core.errors import CheckpointError, FrameError
@@ -52,7 +50,8 @@ class Judge:
         if frame is None or not questions:
             return [None] * len(questions)
         try:
-            return list(self._engine.say(frame, questions, self._config.max_new_tokens))
+            limit = self._config.max_new_tokens
+            return list(self._engine.say(frame, questions, max_new_tokens=limit))
         except FrameError:
             return [None] * len(questions)
 
@@ -78,21 +77,6 @@ class JudgingEngine(Engine):
         if self._last is None or self._last[0] is not frame:
             self._last = (frame, super().encode(frame))
         return self._last[1]
-
-    @torch.inference_mode()
-    def say(
-        self, frame: SurroundFrame, questions: Sequence[str], max_new_tokens: int
-    ) -> list[str]:
-        """Greedy answers to several questions about one frame.
-
-        Raises:
-            FrameError: no view is usable.
-        """
-        encoded = self.encode(frame)
-        with self._autocast():
-            scene = self.model.scene_tokens(encoded.features, encoded.present)
-            scenes = scene.expand(len(questions), -1, -1)
-            return self.model.generate(scenes, list(questions), max_new_tokens)
 
 
 @lru_cache(maxsize=1)

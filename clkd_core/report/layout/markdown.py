@@ -14,9 +14,12 @@ from clkd_core.report.layout.live import (
 )
 from clkd_core.report.layout.plans import CONVENTIONS, PLAN_NAMES
 from clkd_core.report.layout.texts import (
+    OTHERWISE_HEAD,
     PUBLISHED,
     compare_with_senna,
+    describe_written,
     kind_words,
+    otherwise_rows,
     shorten,
     why_not_published,
 )
@@ -204,8 +207,10 @@ def _text_rows(scores: RunScores) -> list[Row]:
 def _written(decisions: GeneratedDecisions) -> list[str]:
     rows = compare_with_senna(decisions.ours, decisions.senna)
     lines = _table(["the decision, written", "ours, read strictly", "Senna's script"], rows)
-    lines += ["", f"The text is what one pass decides in {_percent(decisions.agreement)}.", ""]
-    return lines + [f"- {_plain(reason)}" for reason in decisions.reasons]
+    lines += ["", f"{describe_written(decisions)}.", ""]
+    lines += [f"- {_plain(reason)}" for reason in decisions.reasons]
+    listed = otherwise_rows(decisions)
+    return [*lines, "", *_table(OTHERWISE_HEAD, listed)] if listed else lines
 
 
 def _table(head: Row, rows: Iterable[Row]) -> list[str]:

@@ -311,7 +311,7 @@ def _word(scores: RunScores) -> str:
 
 def _dense_curve(labelled: Sequence[FrameRow], latency: str) -> list[tuple[float, float]]:
     values = [getattr(row, latency) for row in labelled]
-    correct = [row.correct for row in labelled]
+    correct = [row.correct and not row.late for row in labelled]
     return [(0.0, 0.0)] + [
         (float(deadline), rsdr(values, correct, deadline))
         for deadline in range(1, _CURVE_END_MS + 1)

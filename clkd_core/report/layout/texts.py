@@ -12,6 +12,8 @@ from clkd_core.report.scoring.texts import ALL_KINDS, GeneratedDecisions, TextRe
 from clkd_core.report.scoring.words import NO_QUESTIONS, why_no_decisions
 from clkd_core.types import PathAction, SpeedAction
 
+SHOWN_OTHERWISE = 20
+"""Keyframes listed whose text is not the decision; all of them are in ``metrics.json``."""
 SHOWN_CHARACTERS = 300
 """Of a question or an answer; a longer one is cut."""
 
@@ -95,15 +97,58 @@ def build_decision_table(decisions: GeneratedDecisions) -> str:
         f'<tr><th scope="row">{name}</th><td>{ours}</td><td>{senna}</td></tr>'
         for name, ours, senna in compare_with_senna(decisions.ours, decisions.senna)
     ]
-    same = decisions.agreement
-    agreement = f"{same.value:.1%} of them (95 % interval {same.low:.0%} to {same.high:.0%})"
     reasons = "".join(f"<li>{escape(reason)}</li>" for reason in decisions.reasons)
     return (
-        f"<p>Of {decisions.senna.frames} labelled keyframes, {decisions.senna.readable} texts are "
-        f"one of the 20 answers. The text is what one pass decides in {agreement}.</p>"
+        f"<p>{describe_written(decisions)}.</p>"
         + build_table(["", "ours, read strictly", "Senna's script"], rows)
         + f"<ul>{reasons}</ul>"
+        + _otherwise_table(decisions)
     )
+
+
+OTHERWISE_HEAD = ("keyframe", "drive", "text", "its probability", "one pass", "its probability")
+
+
+def describe_written(decisions: GeneratedDecisions) -> str:
+    """How many texts are legal, and how many of them are what one pass decides."""
+    senna, same = decisions.senna, decisions.agreement_where_legal
+    line = (
+        f"Of {senna.frames} labelled keyframes, {senna.readable} texts are one of the 20 answers"
+    )
+    if same is None:
+        return line
+    share = f"{same.value:.1%} of these (95 % interval {same.low:.1%} to {same.high:.1%})"
+    return f"{line}. The text is what one pass decides in {share}"
+
+
+def otherwise_rows(decisions: GeneratedDecisions) -> list[list[str]]:
+    """Cells under :data:`OTHERWISE_HEAD`; at the end how many are left."""
+    shown = decisions.otherwise[:SHOWN_OTHERWISE]
+    rows = [
+        [
+            str(one.stamp_ns),
+            shorten(one.scene),
+            shorten(one.text),
+            _probability(one.text_probability),
+            one.decision.text,
+            _probability(one.decision_probability),
+        ]
+        for one in shown
+    ]
+    left = len(decisions.otherwise) - len(shown)
+    return [*rows, [f"and {left} more in metrics.json", *[""] * 5]] if left else rows
+
+
+def _probability(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4f}"
+
+
+def _otherwise_table(decisions: GeneratedDecisions) -> str:
+    rows = [
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
+        for cells in otherwise_rows(decisions)
+    ]
+    return build_table(OTHERWISE_HEAD, rows) if rows else ""
 
 
 def compare_with_senna(ours: ActionScores, senna: SennaScores) -> list[tuple[str, str, str]]:

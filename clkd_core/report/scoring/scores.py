@@ -242,7 +242,7 @@ def _score_rsdr(
         curves[model] = {
             case: rsdr_curve(
                 [getattr(row, latency) for row in part],
-                [row.correct for row in part],
+                [row.correct and not row.late for row in part],
                 deadlines_ms,
                 clusters=[row.scene for row in part],
                 seed=provenance.seed,

@@ -20,6 +20,7 @@ from clkd_core.metrics.texts.scores import TextScores, score_texts
 from clkd_core.report.scoring.answers import DECISION, TextAnswer
 from clkd_core.report.scoring.cases import CASES, rows_of_case
 from clkd_core.report.scoring.published import Publish
+from clkd_core.types import MetaAction
 
 ALL_KINDS = "all"
 EXAMPLES = 12
@@ -40,6 +41,22 @@ class TextResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WrittenOtherwise:
+    """A keyframe whose text is not the decision that one pass makes."""
+
+    stamp_ns: int
+    scene: str
+    text: str
+    """What greedy generation wrote."""
+    decision: MetaAction
+    """The most probable of the 20 answers."""
+    decision_probability: float | None
+    """Of the decision, among the 20; None where no probabilities were kept."""
+    text_probability: float | None
+    """Of the text, likewise; None also where it is none of the 20."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class GeneratedDecisions:
     """The meta-action written word by word, of the labelled keyframes."""
 
@@ -51,6 +68,12 @@ class GeneratedDecisions:
     """Why the two differ."""
     agreement: Interval
     """Share of the keyframes whose text is the decision that one pass makes."""
+    agreement_where_legal: Interval | None
+    """The same among the texts that are one of the 20 answers; None where none is. Less than 1
+    is no fault: word by word is not always the way to the most probable whole answer, and what
+    bfloat16 rounds together either of the two may take."""
+    otherwise: tuple[WrittenOtherwise, ...]
+    """The keyframes whose text is not the decision, legal texts first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,10 +177,46 @@ def _score_decisions(
     ours = score_actions(labels, read, clusters=clusters, seed=seed)
     senna = score_generated(labels, texts)
     same = [a is not None and a == row.answer for a, row in zip(read, labelled, strict=True)]
-    weights = resample_weights(clusters, seed=seed)
+    legal = [place for place, action in enumerate(read) if action is not None]
     return GeneratedDecisions(
         ours=ours,
         senna=senna,
         reasons=tuple(explain_difference(ours, senna)),
-        agreement=mean_interval(np.asarray(same, np.float64), weights),
+        agreement=_share(same, clusters, seed),
+        agreement_where_legal=_share(
+            [same[place] for place in legal], [clusters[place] for place in legal], seed
+        )
+        if legal
+        else None,
+        otherwise=_find_otherwise(texts, read, labelled),
     )
+
+
+def _share(same: Sequence[bool], clusters: Sequence[str], seed: int) -> Interval:
+    weights = resample_weights(clusters, seed=seed)
+    return mean_interval(np.asarray(same, np.float64), weights)
+
+
+def _find_otherwise(
+    texts: Sequence[str], read: Sequence[MetaAction | None], labelled: Sequence[FrameRow]
+) -> tuple[WrittenOtherwise, ...]:
+    """Keyframes without a decision are no disagreement: nobody could see anything."""
+    found = [
+        WrittenOtherwise(
+            stamp_ns=row.stamp_ns,
+            scene=row.scene,
+            text=text,
+            decision=row.answer,
+            decision_probability=_probability(row, row.answer),
+            text_probability=_probability(row, action),
+        )
+        for text, action, row in zip(texts, read, labelled, strict=True)
+        if row.answer is not None and action != row.answer
+    ]
+    return tuple(sorted(found, key=lambda one: read_generated(one.text) is None))
+
+
+def _probability(row: FrameRow, action: MetaAction | None) -> float | None:
+    if action is None or row.probabilities is None:
+        return None
+    return row.probabilities[action.index]

@@ -39,7 +39,11 @@ that was not run.
   same questions by ``pycocoevalcap``, or the words ``not computed`` with the reason.
 - ``generated_decisions``: of the meta-action written as text: ``ours`` (as in ``actions``, texts
   read strictly), ``senna_compat`` (the public script's counting: ``frames``, ``accuracy``,
-  ``f1``, ``readable``), ``difference`` (sentences), ``agreement_with_one_pass`` (interval).
+  ``f1``, ``readable``), ``difference`` (sentences), ``agreement_with_one_pass`` (interval),
+  ``legal_share`` of texts that are one of the 20 answers, ``agreement_where_legal`` (interval, or
+  the words ``no legal text``), ``otherwise`` (list of the keyframes whose text is not the
+  decision: ``stamp_ns``, ``scene``, ``text``, ``decision``, ``decision_probability``,
+  ``text_probability``; a probability is null where it is not known).
 - ``provenance``: what ran on what, from ``provenance.json``.
 """
 
@@ -58,6 +62,7 @@ from clkd_core.report.scoring.plans import PLAN_MODELS
 from clkd_core.report.scoring.scores import RunScores
 from clkd_core.report.scoring.texts import GeneratedDecisions, TextResult
 from clkd_core.report.scoring.words import (
+    NO_LEGAL_TEXT,
     NO_PLANNER,
     NO_QUESTIONS,
     NOT_LABELLED,
@@ -232,6 +237,13 @@ def _decisions(decisions: GeneratedDecisions) -> Json:
         },
         "difference": list(decisions.reasons),
         "agreement_with_one_pass": _interval(decisions.agreement),
+        "legal_share": senna.readable / senna.frames,
+        "agreement_where_legal": _interval(decisions.agreement_where_legal)
+        if decisions.agreement_where_legal
+        else NO_LEGAL_TEXT,
+        "otherwise": [
+            asdict(one) | {"decision": one.decision.text} for one in decisions.otherwise
+        ],
     }
 
 

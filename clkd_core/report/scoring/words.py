@@ -10,6 +10,7 @@ NO_QUESTIONS = "no questions"
 NOT_BUILT = "not built"
 NOT_GENERATED = "not generated"
 NOT_LIVE = "not live"
+NO_LEGAL_TEXT = "no legal text"
 
 MODELS = {
     "student": "Student",

@@ -1,0 +1,1 @@
+"""Who takes part in the latency benchmark, and how each is built."""

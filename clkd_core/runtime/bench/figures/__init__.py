@@ -1,0 +1,1 @@
+"""What the times come to: rows, ratios, goals, and their table."""

@@ -1,0 +1,1 @@
+"""A model in memory or on disk becomes a decision that runs without torch."""
