@@ -24,7 +24,7 @@ class FrameNodeConfig(InputConfig):
     device: str = "auto"
     """auto (CUDA where there is one), cpu, cuda or cuda:N."""
     threads: int = field(default=1, metadata={RANGE: (0, 256)})
-    """CPU threads of the model; 0 leaves the choice to torch."""
+    """CPU threads of the model; 0: all cores, as decoding always takes."""
 
     def __post_init__(self) -> None:
         if not _DEVICE.fullmatch(self.device):

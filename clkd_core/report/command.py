@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--threads",
         type=int,
         default=1,
-        help="of torch and decoding; as many as the run had (default %(default)s, as nodes have)",
+        help="of the model; as many as the run had (default %(default)s, as nodes have)",
     )
 
 

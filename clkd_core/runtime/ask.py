@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--checkpoint", type=Path, help="folder of a student; the shipped one when not given")
     add("--max-new-tokens", type=int, default=32, help="of the answer (default %(default)d)")
     add("--device", default="auto", help="auto, cpu or cuda[:N]")
-    add("--threads", type=int, help="of torch and decoding; default torch's own")
+    add("--threads", type=int, help="of the model; default all cores")
 
 
 def add_frame_arguments(parser: argparse.ArgumentParser) -> None:

@@ -68,7 +68,7 @@ def decode_frame(
     """
     cameras = [camera for camera in CAMERAS if camera in frame.images]
     run = map if pool is None else pool.map
-    results = list(run(lambda camera: _try_decode(camera, frame, size_hw), cameras))
+    results = list(run(lambda camera: try_decode(camera, frame, size_hw), cameras))
     views = np.zeros((len(CAMERAS), 3, *size_hw), np.uint8)
     present = np.zeros(len(CAMERAS), np.bool_)
     failures: list[str] = []
@@ -101,9 +101,10 @@ def decode_views(
     return decoded.views, decoded.present
 
 
-def _try_decode(
+def try_decode(
     camera: str, frame: SurroundFrame, size_hw: tuple[int, int]
 ) -> NDArray[np.uint8] | FrameError:
+    """One view of a frame, or what is wrong with it."""
     try:
         return decode_image(frame.images[camera], size_hw)
     except FrameError as err:
@@ -117,7 +118,7 @@ def decode_image(image: CameraImage, size_hw: tuple[int, int]) -> NDArray[np.uin
         FrameError: the bytes are no whole JPEG or PNG, or a side is 0 or over ``MAX_SIDE_PX``.
     """
     if image.pixels is not None:
-        _check_sides(*image.pixels.shape[:2])
+        check_sides(*image.pixels.shape[:2])
         return _fit(image.pixels, size_hw)
     assert image.encoded is not None  # CameraImage holds exactly one of the two
     bgr = _decode_bytes(image.encoded, size_hw)
@@ -126,7 +127,7 @@ def decode_image(image: CameraImage, size_hw: tuple[int, int]) -> NDArray[np.uin
 
 def _decode_bytes(data: bytes, size_hw: tuple[int, int]) -> NDArray[np.uint8]:
     header = read_image_header(data)
-    _check_sides(header.height, header.width)
+    check_sides(header.height, header.width)
     flag = _REDUCED_FLAGS[_reduction(header, size_hw)] | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
@@ -156,14 +157,20 @@ def _crop_size(height: int, width: int) -> tuple[int, int]:
     )
 
 
-def _fit(pixels: NDArray[np.uint8], size_hw: tuple[int, int]) -> NDArray[np.uint8]:
-    """Central 16:9 crop, then the wanted size: by area when shrinking, linear when growing."""
-    height, width = pixels.shape[:2]
+def crop_box(height: int, width: int) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of the central 16:9 part of an image.
+
+    A decoder that halves 1599 x 899 gives 800 x 450: one pixel of slack is no other aspect.
+    """
     crop_height, crop_width = _crop_size(height, width)
-    # A decoder that halves 1599 x 899 gives 800 x 450: one pixel of slack is no other aspect.
     crop_height = height if height - crop_height <= 1 else crop_height
     crop_width = width if width - crop_width <= 1 else crop_width
-    top, left = (height - crop_height) // 2, (width - crop_width) // 2
+    return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+
+
+def _fit(pixels: NDArray[np.uint8], size_hw: tuple[int, int]) -> NDArray[np.uint8]:
+    """Central 16:9 crop, then the wanted size: by area when shrinking, linear when growing."""
+    top, left, crop_height, crop_width = crop_box(*pixels.shape[:2])
     crop = pixels[top : top + crop_height, left : left + crop_width]
     if crop.shape[:2] == tuple(size_hw):
         return crop
@@ -173,7 +180,8 @@ def _fit(pixels: NDArray[np.uint8], size_hw: tuple[int, int]) -> NDArray[np.uint
     return np.asarray(resized, np.uint8)
 
 
-def _check_sides(height: int, width: int) -> None:
+def check_sides(height: int, width: int) -> None:
+    """FrameError where a side is 0 or over ``MAX_SIDE_PX``."""
     if not (1 <= height <= MAX_SIDE_PX and 1 <= width <= MAX_SIDE_PX):
         raise FrameError(
             f"image of {width} x {height} pixels, expected sides of 1 to {MAX_SIDE_PX}"
@@ -247,7 +255,7 @@ def rgb_from_raw(
     if channels is None:
         wanted: Sequence[str] = sorted(_RAW_CHANNELS)
         raise FrameError(f"image encoding {encoding!r}, expected one of {', '.join(wanted)}")
-    _check_sides(height, width)
+    check_sides(height, width)
     if step < width * channels or data.size < step * height:
         raise FrameError(
             f"{data.size} bytes in rows of {step} for a {width} x {height} {encoding} image, "

@@ -97,7 +97,7 @@ class Engine:
 
         Args:
             backend: whose threads are its own affair.
-            threads: that decode one frame; None takes all cores.
+            threads: that torch may spread one operation over, where it is used beside.
             load_model: gives the model that writes free text, when it is first wanted.
         """
         check_threads(threads)
@@ -105,8 +105,13 @@ class Engine:
         self._load_model = load_model
         self._model: DrivingVlm | None = getattr(backend, "model", None)
         self.threads = threads
-        workers = min(len(CAMERAS), threads or os.cpu_count() or 1)
+        workers = min(len(CAMERAS), len(os.sched_getaffinity(0)))
         self._pool = ThreadPoolExecutor(workers, "decode") if workers > 1 else None
+        self._decode_frame: Callable[..., Any] = decode_frame
+        if str(getattr(backend, "device", "")).startswith("cuda"):  # else torch is not imported
+            from clkd_core.runtime.backends.gpu_decode import decoder_for
+
+            self._decode_frame = decoder_for(backend)
 
     @classmethod
     def on_torch(
@@ -169,8 +174,8 @@ class Engine:
         Args:
             folder: a checkpoint as clkd_core.models.checkpoint writes it, or an artefact.
             device: ``auto`` (CUDA where there is one, else the CPU), ``cpu`` or ``cuda[:N]``.
-            threads: that one operation may spread over, and that decode one frame; None takes
-                all cores. Where torch computes it is set for the whole process. Two threads of
+            threads: that one operation may spread over; None takes all cores, as decoding a
+                frame always does. Of torch it is set for the whole process. Two threads of
                 ours that compute at the same time use this many each.
 
         Raises:
@@ -324,9 +329,10 @@ class Engine:
 
     def _decode(
         self, frame: SurroundFrame, *, blank: bool
-    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], tuple[str, ...]]:
-        decoded = decode_frame(frame, self.image_size, pool=self._pool)
-        views = np.zeros_like(decoded.views) if blank else decoded.views
+    ) -> tuple[Any, NDArray[np.bool_], tuple[str, ...]]:
+        """Views (C, 3, H, W) uint8, an array or a tensor on the device; presence; failures."""
+        decoded = self._decode_frame(frame, self.image_size, pool=self._pool)
+        views = decoded.views * 0 if blank else decoded.views
         return views, decoded.present, decoded.failures
 
 

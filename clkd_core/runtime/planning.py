@@ -37,7 +37,7 @@ class PlannerEngine:
         Args:
             student_folder: as written by the distillation, with ``planner/`` in it.
             device: ``auto`` (CUDA where there is one, else the CPU), ``cpu`` or ``cuda[:N]``.
-            threads: of torch (the whole process) and of decoding; None leaves torch's own.
+            threads: see :meth:`clkd_core.runtime.engine.Engine.from_checkpoint`.
 
         Raises:
             CheckpointError: one of the two is missing, damaged, or made for another student.

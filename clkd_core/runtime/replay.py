@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--keyframes-only", action="store_true", help="decide on labelled keyframes only"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda[:N]")
-    parser.add_argument("--threads", type=int, help="of torch and decoding; default torch's own")
+    parser.add_argument("--threads", type=int, help="of the model; default all cores")
     parser.add_argument(
         "--deadline-ms",
         type=float,

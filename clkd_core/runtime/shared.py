@@ -12,7 +12,7 @@ included. Whoever comes when it is finished is the faster for it: the sum of the
 less than that of two engines, and neither says what its part would take alone.
 
 With ``threads=1``, as the nodes have it, a decision and a plan in the making keep two cores busy,
-one each; with N, as many as 2 N. Torch's threads wait for each other busily: more of them than
+one each; with N, as many as 2 N; decoding takes what there is. Torch's threads wait for each other busily: more of them than
 cores make both workers many times slower (docs/design.md, "The network").
 """
 
@@ -74,7 +74,7 @@ class SharedEngine:
         Args:
             folder: as written by the distillation; without a usable ``planner/`` it decides only.
             device: ``auto`` (CUDA where there is one, else the CPU), ``cpu`` or ``cuda[:N]``.
-            threads: of torch (the whole process) and of decoding; None leaves torch's own.
+            threads: see :meth:`clkd_core.runtime.engine.Engine.from_checkpoint`.
 
         Raises:
             CheckpointError: the folder is no whole checkpoint of ours.

@@ -5,6 +5,7 @@ and a decision's too; no clock of theirs tells the stages apart. Here every fram
 of them in turn, so that each stage meets the same weather of the machine.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -41,7 +42,7 @@ class OfflineStages:
     backend: str
     """What computes the decisions there."""
     threads: int
-    """That torch may spread one operation over, and that decode."""
+    """That one operation may spread over."""
     stages: Mapping[str, Spread]
     """decoding, vision, language and, where the student has a planner, planning."""
     shares: Mapping[str, float]
@@ -59,7 +60,7 @@ def measure_offline(
         frames: at least one; some of them go through all stages once before, to warm up.
         checkpoint: of the student.
         device: auto, cpu or cuda[:N].
-        threads: of torch and of decoding; None leaves torch's own.
+        threads: of the model; None takes all cores, as decoding does.
 
     Raises:
         CheckpointError: the folder is no checkpoint, or its planner cannot be used.
@@ -78,7 +79,7 @@ def measure_offline(
     engine.warm_up()
     used = torch.get_num_threads()
     with ExitStack() as ending:
-        workers = min(len(CAMERAS), used)
+        workers = min(len(CAMERAS), len(os.sched_getaffinity(0)))  # as the engine has it
         pool = ending.enter_context(ThreadPoolExecutor(workers)) if workers > 1 else None
         bench = _Stages(engine, planner, pool, synchronise=_synchroniser(engine.device))
         times = bench.time_all(list(frames))

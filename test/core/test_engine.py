@@ -230,6 +230,7 @@ def test_where_a_checkpoint_runs_is_said_once_and_the_cpu_aloud(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", cuda_version)
     Engine.from_checkpoint(checkpoint, device="cpu")  # exported by now, which is said once
+    caplog.clear()
     with caplog.at_level("INFO"):
         Engine.from_checkpoint(checkpoint, device=device, threads=1).warm_up()
     (message,) = caplog.messages

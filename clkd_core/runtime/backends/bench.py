@@ -1,8 +1,10 @@
-"""Which backend, on a CPU? Times all that could be, and shows what fewer bits cost in macro-F1.
+"""Which backend? Times all that could be, and shows what fewer bits cost in macro-F1.
 
 `clkd bench backends --out FILE` runs torch, ONNX Runtime and OpenVINO in float32, bfloat16 and
 int8 interleaved in one run, decoding left out; with `--bag` each also answers its labelled
-keyframes. The engine uses one of them (docs/experiments.md says which, and why).
+keyframes. The engine uses one of them (docs/experiments.md says which, and why). With `--device
+cuda`: torch, captured graphs, and captured graphs that torch.compile fused before; vision is then
+the time to hand it over, and only both together are what they take.
 """
 
 import argparse
@@ -64,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--bag", type=Path, help="labelled keyframes to answer, and to calibrate int8 on")
     add("--rounds", type=int, default=200, help="timed answers of each, default %(default)s")
     add("--threads", type=int, help="of each; default all cores")
+    add("--device", default="cpu", help="cpu or cuda[:N]; default %(default)s")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -82,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         rows = measure(builds, frames, rounds=args.rounds, bag=args.bag)
     result = {
         "format_version": FORMAT_VERSION,
-        "device": describe_device("cpu"),
+        "device": describe_device(args.device),
         "threads": args.threads,
         "student": args.preset or str(args.checkpoint or "weights/nano"),
         "bag": None if args.bag is None else args.bag.name,
@@ -110,7 +113,7 @@ def list_backends(
     from clkd_core.models.checkpoint import load_vlm
     from clkd_core.runtime.backends.on_openvino import OpenVinoBackend
     from clkd_core.runtime.backends.on_torch import TorchBackend
-    from clkd_core.runtime.devices import set_torch_threads
+    from clkd_core.runtime.devices import choose_device, set_torch_threads
     from clkd_core.runtime.exporting.model import export_model
 
     set_torch_threads(args.threads)
@@ -119,6 +122,8 @@ def list_backends(
         if args.preset
         else load_vlm(args.checkpoint or shipped_student())
     )
+    if args.device != "cpu":
+        return _on_cuda(model.to(choose_device(args.device)), args.device)
     export_model(model, folder / "float32")
     artefact = load_artefact(folder / "float32")
     builds: dict[str, Build] = {
@@ -139,6 +144,18 @@ def list_backends(
             artefact, threads=args.threads, bf16=False, change=lambda n, g: _by_nncf(n, g, fed[n])
         )
     return builds
+
+
+def _on_cuda(model: "VlmBase", device: str) -> dict[str, Build]:
+    from clkd_core.runtime.backends.cuda_graph import CudaGraphBackend
+    from clkd_core.runtime.backends.on_torch import TorchBackend
+
+    return {
+        "torch float32": lambda: TorchBackend(model, device, bf16=False),
+        "torch bfloat16": lambda: TorchBackend(model, device, bf16=True),
+        "CUDA graph": lambda: CudaGraphBackend(model, device),
+        "CUDA graph, compiled": lambda: CudaGraphBackend(model, device, compiled=True),
+    }
 
 
 def build_random_student(preset: str) -> "VlmBase":

@@ -109,7 +109,8 @@ class Captured:
         torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
         self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        with torch.cuda.graph(self._graph):
+        # Of this thread only: another one, loading the planner, may use the device meanwhile.
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self.output = function(*inputs)
 
     def run(self, *values: Tensor) -> Tensor:

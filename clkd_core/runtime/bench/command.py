@@ -74,7 +74,7 @@ def add_setting(parser: argparse.ArgumentParser) -> None:
         "--checkpoint", type=Path, help=f"student of {OURS}; default the one that is shipped"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda[:N]")
-    parser.add_argument("--threads", type=int, help="of torch and decoding; default torch's own")
+    parser.add_argument("--threads", type=int, help="of the model; default all cores")
 
 
 def read_setting(args: argparse.Namespace) -> Setting:

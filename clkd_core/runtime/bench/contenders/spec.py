@@ -23,7 +23,7 @@ class Setting:
     device: str = "auto"
     """``auto``, ``cpu`` or ``cuda[:N]``."""
     threads: int | None = None
-    """Of torch and of decoding; None: torch's own."""
+    """Of the model; None: all cores."""
     checkpoint: Path | None = None
     """Of the student that stands for ``nano``; None: the one that comes with the package."""
 
