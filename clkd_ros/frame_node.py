@@ -10,7 +10,7 @@ from clkd_core.runtime.deadline import NewestOnly
 from clkd_core.runtime.health import Health
 from clkd_ros.diagnostics import HealthPublisher
 from clkd_ros.inputs import LOG_EVERY_S, FrameInputs, TimedFrame
-from clkd_ros.launcher import ExitCode
+from clkd_ros.launcher import ExitCode, engine_loss_noted
 from clkd_ros.middleware import LifecycleNode, State, TransitionCallbackReturn
 from clkd_ros.model_config import FrameNodeConfig
 from clkd_ros.params import declare_params
@@ -26,7 +26,7 @@ class FrameNode(LifecycleNode):
 
     def __init__(self, name: str, build: Callable[[Any], Any], **options: Any) -> None:
         """``build`` makes the model from the config; ``options`` go to the middleware's node."""
-        self.exit_code: ExitCode | None = None  # once set, run_nodes ends the process with it
+        self.exit_code: ExitCode | None = None  # once set, the process ends with it
         super().__init__(name, **options)
         self._build = build
         self._announced: list[Any] = []
@@ -54,8 +54,9 @@ class FrameNode(LifecycleNode):
         """Load and warm up; FAILURE with one line in the log when that cannot be done."""
         try:
             self.config = declare_params(self, self.config_class, fixed=lambda: self._configured)
-            model = self._build(self.config)
-            model.warm_up()
+            with engine_loss_noted(self):
+                model = self._build(self.config)
+                model.warm_up()
         except ClkdError as err:
             self.get_logger().error(f"cannot be configured: {err}")
             return TransitionCallbackReturn.FAILURE
@@ -71,8 +72,7 @@ class FrameNode(LifecycleNode):
             return TransitionCallbackReturn.FAILURE
         with ExitStack() as undo:
             self.start(undo)
-            name = self.get_name()
-            self._worker = NewestOnly(self._answer, on_replaced=self._replaced, name=name)
+            self._worker = NewestOnly(self._answer, on_replaced=self._replaced, name=self.get_name())
             undo.callback(self._close_worker)
             inputs = FrameInputs(self, self.config, self._worker.submit, self.health)
             undo.callback(inputs.close)
@@ -138,12 +138,12 @@ class FrameNode(LifecycleNode):
 
     def _answer(self, timed: TimedFrame) -> None:
         try:
-            self.answer(timed)
+            with engine_loss_noted(self):
+                self.answer(timed)
         except FrameError as err:
             self.refuse(str(err), "unusable frame")
-        except Exception as err:
+        except Exception:
             self.health.count_drop("failed")
-            self.exit_code = ExitCode.after(err)
             raise  # logged with its traceback by the worker, which goes on
 
     def _replaced(self, timed: TimedFrame) -> None:

@@ -13,8 +13,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from enum import IntEnum
 from pathlib import Path
 from types import TracebackType
@@ -40,6 +40,16 @@ class ExitCode(IntEnum):
     def after(cls, err: BaseException) -> "ExitCode | None":
         """What to end the process with after an error; None where it can go on."""
         return cls.ENGINE_LOST if is_poison(err) else None
+
+
+@contextmanager
+def engine_loss_noted(node: Any) -> Iterator[None]:
+    """Set the node's ``exit_code`` when what runs in it leaves the process without its engine."""
+    try:
+        yield
+    except Exception as err:
+        node.exit_code = node.exit_code or ExitCode.after(err)
+        raise
 
 
 ENDING_S = ((signal.SIGINT, 1.5), (signal.SIGTERM, 0.5), (signal.SIGKILL, 0.5))

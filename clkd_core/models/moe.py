@@ -287,7 +287,7 @@ def pays_to_gather(tokens: int, expert_size: int, *, experts: int, top_k: int) -
 def _mix_gathered(experts: nn.ModuleList, x: Tensor, weights: Tensor) -> Tensor:
     """The same as :func:`_mix`; an expert computes only tokens whose weight for it is not 0."""
     flat, weights = x.flatten(0, -2), weights.flatten(0, -2)
-    uses = weights.T > 0  # (N, tokens)
+    uses = weights.T != 0  # (N, tokens); not > 0, which would swallow NaN
     expert, token = uses.nonzero(as_tuple=True)  # by expert
     parts = torch.split(flat.index_select(0, token), uses.sum(dim=1).tolist())
     # In training also those without a token: a gradient of zero is not the same as none.
@@ -364,6 +364,15 @@ def _build_router(width: int, experts: int) -> nn.Linear:
     # Not zero: ties would send every token to the same experts and give copies equal gradients.
     nn.init.normal_(router.weight, std=1.0 / math.sqrt(width))
     return router
+
+
+def forget_routing(model: nn.Module) -> None:
+    """Let go of what a model's routers decided last: it may hold a whole graph of gradients."""
+    for module in model.modules():
+        if isinstance(module, Routed):
+            module.routing = module.valid = None
+        elif isinstance(module, RoutedLoraLinear):
+            module.weights = None
 
 
 def count_idle_parameters(model: nn.Module) -> int:

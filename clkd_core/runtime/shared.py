@@ -12,8 +12,9 @@ included. Whoever comes when it is finished is the faster for it: the sum of the
 less than that of two engines, and neither says what its part would take alone.
 
 With ``threads=1``, as the nodes have it, a decision and a plan in the making keep two cores busy,
-one each; with N, as many as 2 N; decoding takes what there is. Torch's threads wait for each other busily: more of them than
-cores make both workers many times slower (docs/design.md, "The network").
+one each; with N, as many as 2 N; decoding takes what there is. Torch's threads wait for each
+other busily: more of them than cores make both workers many times slower (docs/design.md, "The
+network").
 """
 
 import threading

@@ -26,9 +26,13 @@ _OUT_OF_MEMORY = re.compile(
 )
 """What torch (CUDA, CPU), cuBLAS, cuDNN and ONNX Runtime say. The process is none the worse."""
 _POISON = re.compile(
-    r"^CUDA (error|failure)|device-side assert|illegal memory access|unspecified launch failure"
+    r"^CUDA (driver )?(error|failure)|device-side assert|illegal memory access|"
+    r"unspecified launch failure|misaligned address|^Triton Error \[CUDA\]|"
+    r"CUDNN_STATUS_(EXECUTION_FAILED|INTERNAL_ERROR|MAPPING_ERROR)|^CUDNN failure|"
+    r"CUBLAS_STATUS_(EXECUTION_FAILED|INTERNAL_ERROR)"
 )
-"""Of torch before 2.8, whose CUDA errors are plain RuntimeErrors, and of ONNX Runtime."""
+"""Of torch before 2.8, whose CUDA errors are plain RuntimeErrors, of its libraries, and of ONNX
+Runtime: whatever the device failed at while it ran leaves the process unable to use it."""
 
 
 class Decider(Protocol):
@@ -122,6 +126,8 @@ class TimelyDecider:
 
     def warm_up(self) -> None:
         """Warm the engine up in the thread that will use it; what it raises is raised here."""
+        if self._lost:
+            raise ValueError(f"nothing to warm up: {self._lost}")
         raised: list[BaseException] = []
         done = threading.Event()
 
@@ -190,6 +196,9 @@ class TimelyDecider:
     def close(self, timeout_s: float = 2.0) -> bool:
         """Forget, and end the thread; False when it did not end within the time [s]."""
         self.forget()
+        with self._changed:
+            self._lost = self._lost or "engine closed"
+            self._changed.notify_all()
         return self._worker.close(timeout_s)
 
     def _repeated(self, last: Decision | None, frame: SurroundFrame, reason: str) -> Decision:

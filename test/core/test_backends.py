@@ -4,6 +4,7 @@ import gc
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
@@ -11,7 +12,15 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from shared_engines import FAMILIES, a_frame, tiny_student
+from shared_engines import (
+    FAMILIES,
+    a_decision,
+    a_frame,
+    same_decision,
+    same_plan,
+    tiny_planner,
+    tiny_student,
+)
 
 from clkd_core.data.prompts import plan_question
 from clkd_core.errors import CheckpointError, ConfigError, FrameError
@@ -26,6 +35,8 @@ from clkd_core.runtime.backends.protocol import Backend
 from clkd_core.runtime.decode import decode_frame
 from clkd_core.runtime.engine import Engine
 from clkd_core.runtime.exporting.model import export_model
+from clkd_core.runtime.planning import PlannerEngine
+from clkd_core.runtime.shared import SharedEngine
 from clkd_core.types import CAMERAS, EgoState, RouteCommand, SurroundFrame
 
 Pair = tuple[VlmBase, Artefact]
@@ -164,7 +175,7 @@ def test_what_is_no_graph_is_said_to_be_none(pair: Pair, tmp_path: Path) -> None
 def test_a_provider_that_is_not_there_is_refused(pair: Pair) -> None:
     with pytest.raises(ConfigError, match=r"'tensorrt', expected auto or one of .*cpu"):
         OnnxRuntimeBackend(pair[1], provider="tensorrt")
-    assert OnnxRuntimeBackend(pair[1]).name == "ONNX Runtime CPU"
+    assert OnnxRuntimeBackend(pair[1]).name == "ONNX Runtime cpu"
 
 
 def test_a_decision_on_a_cpu_needs_no_torch(pair: Pair) -> None:
@@ -178,6 +189,46 @@ def test_a_decision_on_a_cpu_needs_no_torch(pair: Pair) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "," in done.stdout
+
+
+def test_a_model_that_was_just_trained_can_be_copied(pair: Pair) -> None:
+    model = tiny_student("llama")
+    seen = decode_frame(a_frame(), model.image_size)
+    views, present = torch.from_numpy(seen.views)[None], torch.from_numpy(seen.present)[None]
+    scene = model.scene_tokens(model.encode_views(views, present), present)
+    model.answer_logits(scene, model.pack([[("Red?", " No.")]])).sum().backward()
+    assert next(to_bfloat16(model).parameters()).dtype == torch.bfloat16
+
+
+def decide_and_plan_at_once(shared: SharedEngine, model: VlmBase, alone: Engine) -> None:
+    """Two threads on one engine give what each alone gives."""
+    frames = [a_frame(stamp_ns) for stamp_ns in range(1, 13)]
+    planner = PlannerEngine(tiny_planner(model).to(alone.device), alone)
+    wanted = [(alone.decide(frame), planner.plan(frame, a_decision())) for frame in frames]
+    decider, fast = shared.decider(), shared.planner()
+    with ThreadPoolExecutor(2) as pool:
+        decisions = pool.map(decider.decide, frames)
+        plans = pool.map(lambda frame: fast.plan(frame, a_decision()), frames)
+        came = list(zip(decisions, plans, strict=True))
+    assert all(
+        same_decision(one, other) for (one, _), (other, _) in zip(came, wanted, strict=True)
+    )
+    assert all(same_plan(one, other) for (_, one), (_, other) in zip(came, wanted, strict=True))
+
+
+def test_two_threads_share_an_exported_engine(pair: Pair) -> None:
+    model, artefact = pair
+    engines = [Engine(OpenVinoBackend(artefact, threads=1), threads=1) for _ in range(2)]
+    shared = SharedEngine(engines[0], tiny_planner(model))
+    decide_and_plan_at_once(shared, model, engines[1])
+
+
+@pytest.mark.gpu
+def test_two_threads_share_captured_graphs() -> None:
+    model = tiny_student("llama").cuda()
+    engines = [Engine(CudaGraphBackend(model, "cuda")) for _ in range(2)]
+    shared = SharedEngine(engines[0], tiny_planner(model).cuda())
+    decide_and_plan_at_once(shared, model, engines[1])
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from bench_calls import build_sleeper, build_without_room, contender
@@ -60,7 +61,10 @@ def test_run_writes_what_it_prints_and_leaves_nobody_behind(
     quick, slow = result["contenders"]
     assert (quick["frames"], slow["frames"]) == (6, 2) == (len(quick["times_ms"]), 2)
     assert 4.0 <= quick["p50_ms"] <= quick["p95_ms"] <= quick["p99_ms"] <= quick["max_ms"]
-    assert result["ratios"]["slow"]["nano"] == pytest.approx(slow["p50_ms"] / quick["p50_ms"])
+    assert result["ratios"]["slow"]["nano"] == pytest.approx(
+        slow["p50_ms"] / np.median(quick["times_ms"][::3]), rel=1e-3
+    )
+    assert (quick["every"], slow["every"]) == (1, 3)
     assert slow["ratio_to_first"] == result["ratios"]["slow"]["nano"]
     assert quick["floor"]["floor_ms"] >= quick["floor"]["decode_ms"] > 1.0
     assert [each["why"] for each in result["skipped"]] == [
@@ -69,6 +73,7 @@ def test_run_writes_what_it_prints_and_leaves_nobody_behind(
     assert "left out: needs 9.0 GB of memory" in printed
     for row in (quick, slow):
         assert f"{row['p50_ms']:.1f}" in printed and row["what"] in printed
+        assert row["backend"] == "sleep float32" and f"({row['backend']})" in printed
     assert all(goal["goal"] in printed for goal in result["goals"]) and result["goals"]
     assert not [p for p in children() if "spawn_main" in " ".join(p.cmdline())]
 

@@ -125,7 +125,7 @@ def test_plain_way_generates_exactly_so_many_tokens(
     plain = PlainVlm(model, tokens=9)
     assert isinstance(plain.answer(frames[0]), str)
     assert len(seen) == 9 and model.tokenizer.end_id not in seen
-    assert plain.backend == f"transformers {str(dtype).removeprefix('torch.')}"
+    assert plain.backend == f"transformers generate, {str(dtype).replace('.', ' ')}"
     assert plain.parameters == count_parameters(model)
 
 
@@ -214,6 +214,7 @@ def test_one_pass_counts_its_answer_in_the_arithmetic_of_its_engine(
 
 def test_number_format_is_read_from_a_backends_name() -> None:
     named = {"OpenVINO bfloat16": "bfloat16", "CUDA graph bfloat16 compiled": "bfloat16"}
+    named["transformers generate, torch bfloat16"] = "bfloat16"
     for name, found in {
         **named,
         "torch float32": "float32",

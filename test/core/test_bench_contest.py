@@ -23,6 +23,7 @@ from clkd_core.errors import ClkdError
 from clkd_core.runtime.bench import contest
 from clkd_core.runtime.bench.contenders.spec import Setting
 from clkd_core.runtime.bench.contest import calibrate, seated, take_turn, time_interleaved
+from clkd_core.runtime.bench.frames import DISTINCT_FRAMES
 from clkd_core.runtime.bench.seat import Facts, Seat
 from clkd_core.types import SurroundFrame
 
@@ -54,12 +55,25 @@ def test_everybody_gets_the_same_frame_in_changing_order_and_slow_ones_few() -> 
     times = time_interleaved(seats, {"a": 1, "b": 1, "c": 3}, 12)
     assert {name: len(kept) for name, kept in times.items()} == {"a": 12, "b": 12, "c": 4}
     assert log[:3] == [("a", 0), ("b", 0), ("c", 0)]  # the uncounted ones
-    counted = log[3:]
-    assert [number for _, number in counted] == sorted(number for _, number in counted)
-    rounds = [[name for name, at in counted if at == number] for number in range(12)]
-    for number, names in enumerate(rounds):
-        assert sorted(names) == (["a", "b", "c"] if number % 3 == 0 else ["a", "b"])
-    assert len({tuple(names) for names in rounds if len(names) == 2}) == 2
+    counted, rounds = iter(log[3:]), []
+    for number in range(12):
+        turns = [next(counted) for _ in range(3 if number % 3 == 0 else 2)]
+        assert sorted(name for name, _ in turns) == ["a", "b", "c"][: len(turns)]
+        assert len({frame for _, frame in turns}) == 1
+        rounds.append(tuple(name for name, _ in turns))
+    assert next(counted, None) is None
+    assert len({names for names in rounds if len(names) == 2}) == 2
+
+
+@pytest.mark.parametrize("slow", [7, 8, 20])
+def test_slow_ones_meet_all_frames_as_often_as_the_others_beside_them(slow: int) -> None:
+    log: list[tuple[str, int]] = []
+    seats = {name: Recorder(name, log) for name in "abc"}
+    time_interleaved(seats, {"a": 1, "b": slow, "c": 2 * slow}, 16 * 2 * slow)
+    for name, turns in {"a": 16 * 2 * slow, "b": 32, "c": 16}.items():
+        met = [number % DISTINCT_FRAMES for seat, number in log[3:] if seat == name]
+        counts = np.bincount(met, minlength=DISTINCT_FRAMES)
+        assert counts.tolist() == [turns // DISTINCT_FRAMES] * DISTINCT_FRAMES
 
 
 def test_machine_rests_before_each_turn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,6 +79,14 @@ def test_experts_see_their_own_tokens_only_and_in_inference_none_is_called_for_n
     assert sizes == [1, 1]
 
 
+@torch.no_grad()
+def test_nan_of_the_router_goes_through_either_way() -> None:
+    moe = mixture()
+    moe.router.weight[1] = torch.nan
+    for mixed in both_ways(moe, torch.randn(6, 24)):
+        assert mixed.isnan().all()
+
+
 def test_many_tokens_and_single_ones_are_gathered_few_go_to_all() -> None:
     assert not pays_to_gather(64, 135_168, experts=4, top_k=2)  # nano's prompt
     assert pays_to_gather(3200, 135_168, experts=4, top_k=2)  # nano's training batch

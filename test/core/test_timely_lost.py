@@ -8,7 +8,12 @@ import torch
 from fakes import FakeEngine, wait_until
 from timely_engines import DEADLINE_S, FAILURES, frame_at, patient, timely
 
-from clkd_core.runtime.timely import describe_failure, is_poison
+from clkd_core.runtime.timely import (
+    NoAnswerError,
+    TimelyDecider,
+    describe_failure,
+    is_poison,
+)
 from clkd_core.types import Decision
 
 
@@ -19,6 +24,10 @@ def test_what_poisons_a_process_is_told_from_what_does_not() -> None:
         RuntimeError("CUDA error: an illegal memory access was encountered"),
         RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx`"),
         Exception("CUDA failure 700: an illegal memory access was encountered ; GPU=0"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+        RuntimeError("CUDA driver error: unknown error"),
+        RuntimeError("Triton Error [CUDA]: misaligned address"),
+        Exception("CUDNN failure 5000: CUDNN_STATUS_INTERNAL_ERROR ; GPU=0"),
     ]
     if raised_by_torch is not None:
         poison.append(raised_by_torch("unspecified launch failure"))
@@ -68,3 +77,13 @@ def test_engine_that_idles_for_longer_than_the_limit_does_not_hang() -> None:
         wait_until(lambda: time.monotonic() > limit_s, "a pause")
         assert not decider.decide(frame_at(2)).stale
     assert lost == []
+
+
+def test_closed_decider_lets_nobody_wait() -> None:
+    decider = TimelyDecider(FakeEngine(), deadline_s=math.inf, hang_s=math.inf)
+    decider.decide(frame_at(1))
+    assert decider.close()
+    with pytest.raises(NoAnswerError, match="engine closed"):
+        decider.decide(frame_at(2))
+    with pytest.raises(ValueError, match="nothing to warm up: engine closed"):
+        decider.warm_up()

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -18,7 +19,7 @@ import pytest
 from fakes import children, wait_until
 
 from clkd_core.errors import ClkdError
-from clkd_ros.launcher import LaunchedSystem
+from clkd_ros.launcher import ExitCode, LaunchedSystem, engine_loss_noted
 from clkd_ros.system import CompositionSpec, NodeSpec, SystemSpec
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -314,3 +315,14 @@ def test_launch_names_what_is_wrong_with_its_words(launch_command: Any) -> None:
     assert process.returncode == 2
     assert "clkd: error: 'one'" in said and "limit" in said
     assert "Traceback" not in said
+
+
+def test_a_lost_engine_stays_lost_whatever_fails_after_it() -> None:
+    node = SimpleNamespace(exit_code=None)
+    errors = [ValueError("a bug"), RuntimeError("CUDA error: unspecified launch failure")]
+    for error in [*errors, ValueError("another")]:
+        with pytest.raises(type(error), match=str(error)), engine_loss_noted(node):
+            raise error
+    with engine_loss_noted(node):
+        pass
+    assert node.exit_code is ExitCode.ENGINE_LOST

@@ -20,6 +20,7 @@ from clkd_ros.convert import stamp_ns_from_msg
 from clkd_ros.launcher import ExitCode
 from clkd_ros.messages import DiagnosticArray, MetaAction
 from clkd_ros.middleware import TransitionCallbackReturn
+from clkd_ros.vlm_node import VlmNode
 
 DEADLINE_MS = 300.0
 """In which even a busy machine gets the fake engine to answer."""
@@ -51,6 +52,18 @@ def answered(graph: Graph, heard: list[Any], number: int) -> None:
 MISSING = "no odometry; no route command"
 OWN, LATE = (MISSING, False, False), (MISSING, False, True)
 STALE = ("no answer within 300 ms", True, False)
+
+
+def test_device_that_fails_while_the_node_is_configured_ends_the_process_by_name(
+    graph: Graph,
+) -> None:
+    def fail(config: object) -> FakeEngine:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    node = VlmNode(build_engine=fail)
+    assert node.trigger_configure() == TransitionCallbackReturn.ERROR
+    assert node.exit_code is ExitCode.ENGINE_LOST
+    node.destroy_node()
 
 
 def test_slow_engine_is_answered_for_in_time_and_its_own_answer_follows_once_flagged_late(

@@ -12,7 +12,8 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -28,6 +29,7 @@ from clkd_core.files import shipped_student, write_text_atomic
 from clkd_core.progress import progress
 from clkd_core.runtime.backends.artefact import DECISION, VISION, Artefact, load_artefact
 from clkd_core.runtime.backends.protocol import Backend
+from clkd_core.runtime.bench import contest
 from clkd_core.types import SurroundFrame
 
 if TYPE_CHECKING:
@@ -231,22 +233,34 @@ def _quantise_by_onnxruntime(artefact: Artefact, folder: Path, fed: Mapping[str,
             return next(self._left, None)
 
     folder.mkdir()
-    logging.getLogger().setLevel(logging.ERROR)  # it advises of its own tools, once per call
-    quantize_static(
-        artefact.folder / VISION,
-        folder / VISION,
-        Reader(),
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-    )
-    quantize_dynamic(
-        artefact.folder / DECISION,
-        folder / DECISION,
-        weight_type=QuantType.QInt8,
-        per_channel=True,
-    )
+    with _errors_alone():  # it advises of its own tools, once per call
+        quantize_static(
+            artefact.folder / VISION,
+            folder / VISION,
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+        quantize_dynamic(
+            artefact.folder / DECISION,
+            folder / DECISION,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+        )
+
+
+@contextmanager
+def _errors_alone() -> Iterator[None]:
+    """Let the root logger pass nothing less; as it was afterwards."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
 
 
 def _by_nncf(name: str, graph: Any, fed: Inputs) -> Any:
@@ -263,8 +277,13 @@ def measure(
     *,
     rounds: int,
     bag: Path | None,
+    seed: int = 0,
 ) -> list[BackendRow]:
-    """One row per backend; all meet the same frames and the same weather of the machine."""
+    """One row per backend; all meet the same frames and the same weather of the machine.
+
+    They share this process: each round draws their order anew by ``seed``, and the machine rests
+    before each, so that none always runs beside the threads that the same other one left waiting.
+    """
     from clkd_core.runtime.decode import decode_frame
 
     backends = {name: build() for name, build in builds.items()}
@@ -272,13 +291,15 @@ def measure(
     seen = [decode_frame(frame, size) for frame in frames[:8]]
     questions = [plan_question(frame.ego, frame.command) for frame in frames[:8]]
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in backends}
+    rng, names = np.random.default_rng(seed), list(backends)
     for number in progress(range(-3, rounds), desc="backends", unit="rounds"):
         views, present, _ = seen[number % len(seen)]
-        for name, backend in backends.items():
+        for name in (names[index] for index in rng.permutation(len(names))):
+            time.sleep(contest.SETTLE_S)
             start = time.perf_counter()
-            features = backend.encode(views, present)
+            features = backends[name].encode(views, present)
             middle = time.perf_counter()
-            backend.log_probs(features, present, questions[number % len(seen)])
+            backends[name].log_probs(features, present, questions[number % len(seen)])
             if number >= 0:
                 times[name].append((middle - start, time.perf_counter() - middle))
     scores = dict.fromkeys(backends, (None, None)) if bag is None else _answer(backends, bag)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from clkd_core.errors import FrameError
 from clkd_core.models.base import VlmBase
+from clkd_core.models.moe import forget_routing
 from clkd_core.runtime.backends.graphs import DecisionGraph, VisionGraph, example_inputs
 
 _WARM_UPS = 3
@@ -101,16 +102,18 @@ class Captured:
         self.inputs = inputs
         # Pinned: from other memory a copy would wait for the device, and each call would with it.
         self._staged = tuple(torch.empty_like(i, device="cpu").pin_memory() for i in inputs)
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        # A stream of its own, not the one that torch captures on by default: cuBLAS has a
+        # workspace per stream, and graphs with one in common must not run at the same time.
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
             for _ in range(_WARM_UPS):
                 function(*inputs)
-        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.current_stream().wait_stream(self._stream)
         self._graph = torch.cuda.CUDAGraph()
         self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
         # Of this thread only: another one, loading the planner, may use the device meanwhile.
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
             self.output = function(*inputs)
 
     def run(self, *values: Tensor) -> Tensor:
@@ -119,18 +122,20 @@ class Captured:
         Values on the host are staged: the last call's copies must have left the staging memory.
         """
         self._copied.synchronize()
-        for buffer, staged, value in zip(self.inputs, self._staged, values, strict=True):
-            if value.device.type == "cpu":
-                value = staged.copy_(value)
-            buffer.copy_(value, non_blocking=True)
-        self._copied.record()
-        self._graph.replay()
+        with torch.cuda.device(self.inputs[0].device):
+            for buffer, staged, value in zip(self.inputs, self._staged, values, strict=True):
+                if value.device.type == "cpu":
+                    value = staged.copy_(value)
+                buffer.copy_(value, non_blocking=True)
+            self._copied.record()
+            self._graph.replay()
         return self.output
 
 
 def to_bfloat16(model: VlmBase) -> VlmBase:
     """A copy whose weights are bfloat16: half the bytes to read, nothing to convert on the way."""
     model.train(False)  # forgets what was computed in another dtype
+    forget_routing(model)
     return copy.deepcopy(model).bfloat16()
 
 

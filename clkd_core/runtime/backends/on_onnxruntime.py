@@ -45,10 +45,11 @@ class OnnxRuntimeBackend:
         self._providers = choose_providers(provider)
         self._vision = self._load(VISION, threads)
         self._decision = self._load(DECISION, threads)
-        used = self._vision.get_providers()[0].removesuffix("ExecutionProvider")
-        if provider != "auto" and used.lower() != provider:
-            raise ConfigError(f"provider is {provider!r}, but ONNX Runtime fell back to {used}")
-        self.name = f"ONNX Runtime {used}"
+        used = [_provider_of(session) for session in (self._vision, self._decision)]
+        if provider != "auto" and used != [provider] * 2:
+            fell = " and ".join(used)
+            raise ConfigError(f"provider is {provider!r}, but ONNX Runtime fell back to {fell}")
+        self.name = "ONNX Runtime " + " and ".join(dict.fromkeys(used))
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -87,6 +88,12 @@ class OnnxRuntimeBackend:
         except Exception as err:  # its exceptions have no common type of their own
             first = str(err).strip().splitlines()[0][:120]
             raise CheckpointError(f"{path} cannot be loaded: {first}") from err
+
+
+def _provider_of(session: Any) -> str:
+    ours = {name: key for key, name in PROVIDERS.items()}
+    first = str(session.get_providers()[0])
+    return ours.get(first, first)
 
 
 def choose_providers(provider: str) -> Sequence[str]:

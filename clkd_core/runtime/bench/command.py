@@ -7,6 +7,7 @@ memory, every ratio and the device's floor as JSON. Those that do not fit are le
 
 import argparse
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
@@ -138,7 +139,8 @@ def measure(
         facts = {name: seats[name].ask("facts") for name in counting}
     ceilings = best_of(ceilings, measure_ceilings(setting))
     rows = build_rows(contenders, times, facts, ceilings)
-    verdicts = judge(rows, on_gpu=ceilings.device.startswith("cuda"))
+    on_gpu = ceilings.device.startswith("cuda")
+    verdicts = judge(rows, cores=None if on_gpu else len(os.sched_getaffinity(0)))
     return Result(rows=rows, skipped=skipped, verdicts=verdicts, ceilings=ceilings)
 
 

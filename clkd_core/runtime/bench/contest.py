@@ -1,6 +1,7 @@
 """All contenders in one run: each in its process, all meet the same weather of the machine."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -136,7 +137,8 @@ def time_interleaved(
     """Milliseconds per answer by contender; one more each before is not counted.
 
     Each round gives all whose turn it is the same frame, in an order drawn anew, so that none
-    always finds the caches that the same other one has left.
+    always finds the caches that the same other one has left. Frames come round separately for
+    each group that meets in a round: by the round's number slow ones would meet few of them.
 
     Args:
         seats: who answers, by name.
@@ -148,10 +150,12 @@ def time_interleaved(
         take_turn(seat, 0)
     rng = np.random.default_rng(seed)
     times: dict[str, list[float]] = {name: [] for name in seats}
+    shown: Counter[tuple[str, ...]] = Counter()
     for number in progress(range(rounds), desc="bench", unit="frames"):
-        turn = [name for name in seats if number % every[name] == 0]
+        turn = tuple(name for name in seats if number % every[name] == 0)
         for index in rng.permutation(len(turn)):
-            times[turn[index]].append(take_turn(seats[turn[index]], number))
+            times[turn[index]].append(take_turn(seats[turn[index]], shown[turn]))
+        shown[turn] += 1
     return times
 
 

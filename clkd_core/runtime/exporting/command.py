@@ -5,16 +5,33 @@ with it, and so does every command and node that is given the folder for a check
 """
 
 import argparse
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from clkd_core.errors import ClkdError, ConfigError
-from clkd_core.files import shipped_student
-from clkd_core.types import CAMERAS, CameraImage, EgoState, RouteCommand, SurroundFrame
+from clkd_core.files import replace_folder, shipped_student
+from clkd_core.runtime.backends.artefact import is_artefact
+from clkd_core.runtime.backends.protocol import Backend
+from clkd_core.types import (
+    CAMERAS,
+    CameraImage,
+    Decision,
+    EgoState,
+    RouteCommand,
+    SurroundFrame,
+)
+
+if TYPE_CHECKING:
+    from clkd_core.runtime.engine import Engine
 
 TOLERANCE = 1e-2
-"""How far a log-probability may be from the model's."""
+"""How far a log-probability may be from the model's where both are computed in float32."""
 
 _CHECKED_FRAMES = 8
 
@@ -30,54 +47,103 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Export, compare, print; 0."""
-    checkpoint = args.checkpoint or shipped_student()
-    if args.out.exists() and not (args.out / "artefact.json").is_file():
-        raise ConfigError(f"{args.out} is there and no exported decision, expected a new folder")
+    """Export, compare, put in place, print; 0."""
+    checkpoint, out = args.checkpoint or shipped_student(), args.out
+    if out.exists() and not is_artefact(out):
+        raise ConfigError(f"{out} is there and no exported decision, expected a new folder")
+    if is_artefact(checkpoint):
+        raise ConfigError(f"{checkpoint} is an exported decision, expected a checkpoint")
     from clkd_core.models.checkpoint import load_vlm  # torch takes seconds
     from clkd_core.runtime.exporting.model import export_model
 
-    model = load_vlm(checkpoint)
-    export_model(model, args.out, note={"checkpoint": checkpoint.name})
-    size_mb = sum(path.stat().st_size for path in args.out.iterdir()) / 1e6
-    print(f"wrote {args.out}: {size_mb:.1f} MB")
-    for name, gap in compare_scores(checkpoint, args.out).items():
-        print(f"{name}: log-probabilities within {gap:.1e} of the model's in float32")
-        if not gap <= TOLERANCE:
-            raise ExportError(f"{name} is {gap:.1e} off, expected at most {TOLERANCE:g}")
-    print(f"try it: clkd export run {args.out} IMAGE...")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=out.parent) as room:
+        made = Path(room) / "made"
+        export_model(load_vlm(checkpoint), made, note={"checkpoint": checkpoint.name})
+        gaps = compare_scores(checkpoint, made)
+        for gap in gaps:
+            print(gap.describe())
+        check_gaps(gaps)
+        with replace_folder(out) as temporary:
+            shutil.copytree(made, temporary, dirs_exist_ok=True)
+    size_mb = sum(path.stat().st_size for path in out.iterdir()) / 1e6
+    print(f"wrote {out}: {size_mb:.1f} MB; try it: clkd export run {out} IMAGE...")
     return 0
 
 
-def compare_scores(checkpoint: Path, folder: Path) -> dict[str, float]:
-    """Greatest gap of any log-probability to torch's in float32, by what computed it.
+@dataclass(frozen=True, kw_only=True)
+class Gap:
+    """How far one backend is from the model in torch's float32."""
 
-    Noise in place of images, every route command, some speeds, some views missing.
+    backend: str
+    exact: bool
+    """It computes in float32, too: then ``TOLERANCE`` holds."""
+    log_prob: float
+    """Greatest difference of a log-probability."""
+    same: int
+    """Frames decided the same."""
+    frames: int
+
+    def describe(self) -> str:
+        """One line."""
+        return (
+            f"{self.backend}: log-probabilities within {self.log_prob:.1e} of the model's in "
+            f"float32, {self.same} of {self.frames} decisions the same"
+        )
+
+
+def check_gaps(gaps: Sequence[Gap]) -> None:
+    """Raise ExportError where what should be exact is not; NaN never is."""
+    for gap in gaps:
+        if gap.exact and not gap.log_prob <= TOLERANCE:
+            raise ExportError(
+                f"{gap.backend} is {gap.log_prob:.1e} off, expected at most {TOLERANCE:g}: "
+                "nothing was written"
+            )
+
+
+def compare_scores(checkpoint: Path, folder: Path) -> list[Gap]:
+    """Each backend that can run the folder beside torch in float32, and the engine's own choice.
+
+    Noise in place of images, every route command, some speeds, each view missing once.
     """
     from clkd_core.models.checkpoint import load_vlm
     from clkd_core.runtime.backends.artefact import load_artefact
     from clkd_core.runtime.backends.on_onnxruntime import OnnxRuntimeBackend
     from clkd_core.runtime.backends.on_openvino import OpenVinoBackend
-    from clkd_core.runtime.backends.protocol import Backend
     from clkd_core.runtime.engine import Engine
 
+    frames = make_noise_frames(_CHECKED_FRAMES)
     exact = Engine.on_torch(load_vlm(checkpoint), bf16=False)
+    wanted = [exact.decide(frame) for frame in frames]
     artefact = load_artefact(folder)
-    others: list[Backend] = [OpenVinoBackend(artefact, bf16=False)]
+    backends: dict[str, Backend] = {"exact": OpenVinoBackend(artefact, bf16=False)}
+    chosen = OpenVinoBackend(artefact)
+    if chosen.name != backends["exact"].name:
+        backends["chosen"] = chosen
     try:
-        others.append(OnnxRuntimeBackend(artefact, provider="cpu"))
+        backends["exact too"] = OnnxRuntimeBackend(artefact, provider="cpu")
     except ConfigError as err:
         print(f"not compared: {err}")
-    frames = list(make_noise_frames(_CHECKED_FRAMES))
-    wanted = [exact.decide(frame) for frame in frames]
-    gaps: dict[str, float] = {}
-    for backend in others:
-        engine = Engine(backend)
-        gaps[engine.backend] = max(
-            float(np.abs(np.log(engine.decide(f).probabilities) - np.log(w.probabilities)).max())
-            for f, w in zip(frames, wanted, strict=True)
-        )
-    return gaps
+    return [
+        _compare(Engine(backend), frames, wanted, exact=backend is not chosen)
+        for backend in backends.values()
+    ]
+
+
+def _compare(
+    engine: "Engine", frames: Sequence[SurroundFrame], wanted: Sequence[Decision], *, exact: bool
+) -> Gap:
+    came = [engine.decide(frame) for frame in frames]
+    pairs = list(zip(came, wanted, strict=True))
+    gaps = [np.abs(np.log(one.probabilities) - np.log(two.probabilities)) for one, two in pairs]
+    return Gap(
+        backend=engine.backend,
+        exact=exact,
+        log_prob=float(np.max(gaps)),
+        same=sum(one.action == two.action for one, two in pairs),
+        frames=len(frames),
+    )
 
 
 def make_noise_frames(count: int) -> list[SurroundFrame]:
@@ -92,7 +158,8 @@ def make_noise_frames(count: int) -> list[SurroundFrame]:
                     rng.integers(0, 256, (9, 16, 3), np.uint8), np.ones((50, 50, 1))
                 ).astype(np.uint8),
             )
-            for camera in CAMERAS[number % 2 :]
+            for place, camera in enumerate(CAMERAS)
+            if place != number % 7
         }
         ego = EgoState(stamp_ns=number + 1, speed_mps=9.0 * number) if number % 3 else None
         command = [None, *RouteCommand][number % 6]

@@ -6,9 +6,10 @@ same where only the package's files were copied.
 
 import argparse
 import statistics
+import sys
 from pathlib import Path
 
-from clkd_core.errors import ConfigError
+from clkd_core.errors import ClkdError, ConfigError
 from clkd_core.runtime.ask import add_frame_arguments, build_frame
 from clkd_core.runtime.backends.artefact import load_artefact
 from clkd_core.runtime.backends.on_onnxruntime import PROVIDERS, OnnxRuntimeBackend
@@ -52,4 +53,9 @@ def run(args: argparse.Namespace) -> int:
 if __name__ == "__main__":
     words = argparse.ArgumentParser(description=__doc__)
     add_arguments(words)
-    raise SystemExit(run(words.parse_args()))
+    try:
+        code = run(words.parse_args())
+    except ClkdError as err:
+        print(f"{words.prog}: {err}", file=sys.stderr)
+        code = 2
+    raise SystemExit(code)

@@ -58,7 +58,7 @@ class PlainVlm:
         """Take a model in evaluation mode; ``tokens`` is the length of its answers."""
         self._model, self._tokens = model, tokens
         self._dtype = str(model.missing_view.dtype).removeprefix("torch.")
-        self.backend = f"transformers {self._dtype}"
+        self.backend = f"transformers generate, torch {self._dtype}"
         self.parameters = count_parameters(model)
         self.threads = torch.get_num_threads()
 

@@ -1,5 +1,6 @@
 """The table's rows: what follows from the times, and how near it is to what a device allows."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -40,6 +41,8 @@ class Row:
     checkpoint: str | None
     """Folder of the weights; None: they are random."""
     frames: int
+    every: int
+    """Took part in every so many rounds."""
     p50_ms: float
     p95_ms: float
     p99_ms: float
@@ -59,11 +62,14 @@ class Row:
     late_frac: float
     """Share of frames that were."""
     ratio_to_first: float
-    """Its p50 over the first contender's."""
+    """Its p50 over the first contender's, both of the rounds that both took part in."""
     floor: Floor | None
     """None where there is no model."""
     times_ms: tuple[float, ...]
     """Each answer's, in order, rounded to a microsecond."""
+
+
+_Timed = tuple[Contender, Sequence[float]]
 
 
 def build_rows(
@@ -81,24 +87,23 @@ def build_rows(
         ceilings: of the device.
     """
     seated = [contender for contender in contenders if contender.name in times]
-    first_p50 = float(np.median(times[seated[0].name])) if seated else 0.0
     return [
-        _build_row(each, times[each.name], facts[each.name], ceilings, first_p50)
+        _build_row(
+            (each, times[each.name]),
+            (seated[0], times[seated[0].name]),
+            facts[each.name],
+            ceilings,
+        )
         for each in seated
     ]
 
 
-def _build_row(
-    contender: Contender,
-    times: Sequence[float],
-    facts: Facts,
-    ceilings: Ceilings,
-    first_p50: float,
-) -> Row:
+def _build_row(timed: _Timed, first: _Timed, facts: Facts, ceilings: Ceilings) -> Row:
+    contender, times = timed
     p50, p95, p99 = (float(value) for value in np.percentile(times, (50, 95, 99)))
     late_ms = DEADLINE_MS
     if contender.kind == "machine":
-        late_ms += p50 - first_p50
+        late_ms += p50 - float(np.median(first[1]))
     return Row(
         name=contender.name,
         what=contender.what,
@@ -106,6 +111,7 @@ def _build_row(
         backend=facts.backend,
         checkpoint=facts.checkpoint,
         frames=len(times),
+        every=contender.every,
         p50_ms=p50,
         p95_ms=p95,
         p99_ms=p99,
@@ -118,7 +124,7 @@ def _build_row(
         threads=facts.threads,
         late_ms=late_ms,
         late_frac=float(np.mean(np.asarray(times) > late_ms)),
-        ratio_to_first=p50 / first_p50,
+        ratio_to_first=_ratio((times, contender.every), (first[1], first[0].every)),
         floor=compute_floor(facts, ceilings),
         times_ms=tuple(round(value, 3) for value in times),
     )
@@ -147,8 +153,23 @@ def compute_floor(facts: Facts, ceilings: Ceilings) -> Floor | None:
 
 
 def compute_ratios(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
-    """Every row's p50 over every other one's, by both names."""
+    """Every row's p50 over every other one's as :func:`compute_ratio`, by both names."""
     return {
-        row.name: {other.name: row.p50_ms / other.p50_ms for other in rows if other is not row}
+        row.name: {other.name: compute_ratio(row, other) for other in rows if other is not row}
         for row in rows
     }
+
+
+def compute_ratio(row: Row, other: Row) -> float:
+    """p50 over p50 of the rounds that both took part in: the same frames, the same minutes."""
+    return _ratio((row.times_ms, row.every), (other.times_ms, other.every))
+
+
+def _ratio(above: tuple[Sequence[float], int], below: tuple[Sequence[float], int]) -> float:
+    """Of (times, every so many rounds) each; a run's first round is everybody's.
+
+    Rounded as rows keep the times, so that whoever reads them finds the same ratio.
+    """
+    both = math.lcm(above[1], below[1])
+    medians = [np.median(np.round(times[:: both // every], 3)) for times, every in (above, below)]
+    return float(medians[0] / medians[1])

@@ -6,7 +6,7 @@ from clkd_core.runtime.bench.ceilings import Ceilings
 from clkd_core.runtime.bench.contenders.line_up import CONTROL
 from clkd_core.runtime.bench.contest import Skipped
 from clkd_core.runtime.bench.figures.goals import Verdict
-from clkd_core.runtime.bench.figures.rows import Row
+from clkd_core.runtime.bench.figures.rows import Row, compute_ratio
 
 _DASH = "-"
 
@@ -87,12 +87,12 @@ def _floor_words(row: Row) -> str:
 
 
 def _ratio_lines(rows: Sequence[Row], width: int) -> list[str]:
-    """How many times the p50 of the row is the p50 of the column."""
+    """How many times the p50 of the column the row's is, in the rounds of both."""
     columns = range(1, len(rows) + 1)
     head = " ".join(f"{f'/ {number}':>8}" for number in columns)
     lines = [f"{'p50 of row / of column':{width + 4}} {head}"]
     for number, row in zip(columns, rows, strict=True):
-        ratios = " ".join(f"{row.p50_ms / other.p50_ms:8.3g}" for other in rows)
+        ratios = " ".join(f"{compute_ratio(row, other):8.3g}" for other in rows)
         lines.append(f"{number:2d}  {row.name:{width}} {ratios}")
     return lines
 
