@@ -14,7 +14,8 @@ TEXT_TOKENS = 20
 PRESETS = ("nano-t5", "t5-small", "senna-smollm2", "senna-3.5b")
 """Files of ``config/train`` whose students are built with random weights."""
 OURS, CONTROL = "nano", "control"
-EM_TEXT, EM_ACTION, EM_BEST = "em-vlm4ad-text", "em-vlm4ad-action", "em-vlm4ad-best"
+EM_TEXT, EM_ACTION = "em-vlm4ad-text", "em-vlm4ad-action"
+EM_TORCH, EM_BEST = "em-vlm4ad-torch", "em-vlm4ad-best"
 SENNA, SWIN_T5 = "senna-7b", "swin-t5"
 
 
@@ -63,8 +64,13 @@ def _others(slow_every: int) -> list[Contender]:
             partial(_plain, em, "float32", ANSWER_TOKENS),
         ),
         (
+            EM_TORCH,
+            "the same with our one pass and our decoding, by torch",
+            partial(_best, em, on_torch=True),
+        ),
+        (
             EM_BEST,
-            "the same at its best: our engine, one pass, reduced-size parallel decoding",
+            "the same with all of our engine: one pass, our decoding, our backend",
             partial(_best, em),
         ),
         (
@@ -138,10 +144,10 @@ def _student(preset: str, setting: Setting) -> Answerer:
     return build_student(preset, setting)
 
 
-def _best(config_file: str, setting: Setting) -> Answerer:
+def _best(config_file: str, setting: Setting, *, on_torch: bool = False) -> Answerer:
     from clkd_core.runtime.bench.contenders.students import build_best
 
-    return build_best(config_file, setting)
+    return build_best(config_file, setting, on_torch=on_torch)
 
 
 def _plain(config_file: str, dtype: str, tokens: int, setting: Setting) -> Answerer:

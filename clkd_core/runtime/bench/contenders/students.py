@@ -44,22 +44,25 @@ def build_student(preset: str, setting: Setting) -> OnePass:
     return _build_one_pass(architecture, setting, vocab_size=config.vocab_size)
 
 
-def build_best(config_file: str, setting: Setting) -> OnePass:
+def build_best(config_file: str, setting: Setting, *, on_torch: bool = False) -> OnePass:
     """Another one's architecture with all that our engine does for ours.
 
     Args:
         config_file: its path below ``config``, without the ending.
         setting: of the run.
+        on_torch: torch computes, in bfloat16 where the device has it, instead of our backend.
 
     Raises:
         NoRoomError: it does not fit.
         ConfigError: the device is not there.
     """
     config = read_preset(config_file)
-    return _build_one_pass(config.model, setting, vocab_size=config.vocab_size)
+    return _build_one_pass(config.model, setting, vocab_size=config.vocab_size, on_torch=on_torch)
 
 
-def _build_one_pass(architecture: VlmConfig, setting: Setting, *, vocab_size: int) -> OnePass:
+def _build_one_pass(
+    architecture: VlmConfig, setting: Setting, *, vocab_size: int, on_torch: bool = False
+) -> OnePass:
     """As a checkpoint of it would run: one too large to be exported stays with torch on a CPU."""
     device, tokenizer = choose_device(setting.device), _train_tokenizer(vocab_size)
     skeleton = _build_skeleton(architecture, tokenizer)
@@ -71,8 +74,8 @@ def _build_one_pass(architecture: VlmConfig, setting: Setting, *, vocab_size: in
         bytes_each = dtype.itemsize if large else EXPORTED_BYTES
     check_room(skeleton, device, bytes_each=bytes_each)
     model = _build_on(device, dtype, architecture, tokenizer)
-    if large and device.type == "cpu":
-        engine = Engine.on_torch(model, threads=setting.threads)
+    if on_torch or (large and device.type == "cpu"):
+        engine = Engine.on_torch(model, device=device, threads=setting.threads)
     else:
         engine = Engine.from_model(model, device=str(device), threads=setting.threads)
     return OnePass(engine, lambda: model, checkpoint=None)

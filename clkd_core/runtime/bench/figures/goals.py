@@ -7,6 +7,7 @@ from clkd_core.runtime.bench.contenders.line_up import (
     CONTROL,
     EM_BEST,
     EM_TEXT,
+    EM_TORCH,
     OURS,
     SENNA,
 )
@@ -72,6 +73,7 @@ _ON_CPU = (
         wanted_frames=ENOUGH_FOR_P99,
     ),
     _Goal(f"{EM_TEXT} / {OURS}", (OURS, EM_TEXT), _ratio(EM_TEXT, OURS), 20.0, at_least=True),
+    _Goal(f"{EM_TORCH} / {OURS}", (OURS, EM_TORCH), _ratio(EM_TORCH, OURS), 5.0, at_least=True),
     _Goal(f"{EM_BEST} / {OURS}", (OURS, EM_BEST), _ratio(EM_BEST, OURS), 5.0, at_least=True),
     _Goal(
         f"{OURS}: share over 80 ms beyond {CONTROL}'s",
