@@ -159,3 +159,9 @@ def test_real_run_passes_against_its_own_file(
     assert 0.05 < baseline.ratio < 20 and baseline.p50_ms > 1 and baseline.threads >= 1
     assert gate.run(arguments(str(place), "--tolerance", "9", *words)) == 0
     assert "within 900%" in capsys.readouterr().out
+
+
+def test_the_committed_file_that_make_bench_gate_names_can_be_read(root: Path) -> None:
+    makefile = (root / "Makefile").read_text()
+    baseline = read_baseline(root / makefile.split("bench gate ")[1].split()[0])
+    assert baseline.frames >= 600 and 0 < baseline.ratio < 10
