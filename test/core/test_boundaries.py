@@ -35,6 +35,7 @@ NO_TORCH = (
     "clkd_core.runtime.bench.command",
     "clkd_core.runtime.bench.gate",
     "clkd_core.report.compare.command",
+    "clkd_core.driving.command",
     "clkd_ros.params",
     "clkd_ros.convert",
     "clkd_ros.demo",

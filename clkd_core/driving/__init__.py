@@ -1,0 +1,1 @@
+"""The synthetic world, driven in closed loop by both systems."""

@@ -1,0 +1,1 @@
+"""The vehicle: how it moves, and how it is held on a plan."""

@@ -1,0 +1,1 @@
+"""What came of a drive: judgement, record, table, film."""

@@ -1,0 +1,1 @@
+"""Where is driven: the scripted scene around an ego vehicle that goes its own way."""

@@ -1,0 +1,1 @@
+"""When an answer is there: latencies measured once, and workers that are busy meanwhile."""
