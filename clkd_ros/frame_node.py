@@ -72,7 +72,7 @@ class FrameNode(LifecycleNode):
             return TransitionCallbackReturn.FAILURE
         with ExitStack() as undo:
             self.start(undo)
-            self._worker = NewestOnly(self._answer, on_replaced=self._replaced, name=self.get_name())
+            self._worker = NewestOnly(self._answer, on_replaced=self._drop, name=self.get_name())
             undo.callback(self._close_worker)
             inputs = FrameInputs(self, self.config, self._worker.submit, self.health)
             undo.callback(inputs.close)
@@ -146,5 +146,5 @@ class FrameNode(LifecycleNode):
             self.health.count_drop("failed")
             raise  # logged with its traceback by the worker, which goes on
 
-    def _replaced(self, timed: TimedFrame) -> None:
+    def _drop(self, timed: TimedFrame) -> None:
         self.health.count_drop("replaced by a newer frame")
