@@ -6,6 +6,8 @@ attends to the tokens of the scene: the student's frozen vision features (a few 
 the ego state, the route command and the meta-action. Out come a log-probability for each
 trajectory and a bounded correction of those asked for. Attention among the queries is left out:
 256 to 4096 queries reading some fifty tokens cost little, 4096 reading each other do not.
+
+:meth:`Planner.drive` is what may be published: within the vehicle's limits whatever the weights.
 """
 
 from collections.abc import Sequence
@@ -15,14 +17,18 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  # the name everybody knows
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from clkd_core.models.drivable import start_speeds
+from clkd_core.models.planner_layers import QueryLayer
+from clkd_core.models.settling import ANY_ACTION, settle
 from clkd_core.models.trajectories import constant_velocity_points
+from clkd_core.models.vehicle import VehicleConfig
 from clkd_core.types import (
     CAMERAS,
     FUTURE_STEPS,
     META_ACTIONS,
-    STEP_S,
     EgoState,
     MetaAction,
     PathAction,
@@ -62,8 +68,6 @@ class PlannerConfig:
     refine_bound_m: float = 1.5
     """Largest correction of the last point along x and along y [m], >= 0; less before, in
     proportion to time."""
-    max_accel_mps2: float = 6.0
-    """Trajectories that start with more acceleration or braking are not chosen [m/s^2], > 0."""
 
     def __post_init__(self) -> None:
         for name in ("vocabulary_size", "width", "heads", "tokens_per_view"):
@@ -75,8 +79,6 @@ class PlannerConfig:
             raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
         if not 0 <= self.refine_bound_m <= 10:
             raise ValueError(f"refine_bound_m is {self.refine_bound_m}, expected 0 to 10")
-        if not self.max_accel_mps2 > 0:
-            raise ValueError(f"max_accel_mps2 is {self.max_accel_mps2}, expected > 0")
 
 
 class PlannerInputs(NamedTuple):
@@ -145,6 +147,8 @@ class Planner(nn.Module):
 
     vocabulary_m: Tensor
     own_action: Tensor
+    low_mps: Tensor
+    high_mps: Tensor
 
     def __init__(
         self,
@@ -154,6 +158,7 @@ class Planner(nn.Module):
         own_action: Tensor,
         patches: int,
         feature_width: int,
+        vehicle: VehicleConfig | None = None,
     ) -> None:
         """Build with fresh weights from torch's global random state.
 
@@ -163,6 +168,8 @@ class Planner(nn.Module):
             own_action: (V,) int64, the meta-action that each trajectory carries out.
             patches: P of the vision features.
             feature_width: D of the vision features.
+            vehicle: its limits; None takes the defaults. A trajectory that it cannot drive from
+                the present speed is chosen only where there is no other.
 
         Raises:
             ValueError: the shapes disagree.
@@ -179,8 +186,12 @@ class Planner(nn.Module):
         self.config = config
         self.patches = patches
         self.feature_width = feature_width
+        self.vehicle = vehicle or VehicleConfig()
         self.register_buffer("vocabulary_m", vocabulary_m.float())
         self.register_buffer("own_action", own_action.long())
+        low, high = start_speeds(vocabulary_m.float().cpu().numpy(), self.vehicle)
+        self.register_buffer("low_mps", torch.from_numpy(low), persistent=False)
+        self.register_buffer("high_mps", torch.from_numpy(high), persistent=False)
         self.scene = SceneTokens(config, patches, feature_width)
         self.queries = TrajectoryQueries(config.width)
         self.reader = QueryLayer(config.width, config.heads)
@@ -228,8 +239,38 @@ class Planner(nn.Module):
         return moved
 
     def best(self, inputs: PlannerInputs, output: PlannerOutput) -> Tensor:
-        """The trajectory to drive for each sample, corrected: (B, T, 2) float32 metres."""
+        """The chosen trajectory of each sample, corrected: (B, T, 2) float32 metres.
+
+        The network's own words, for training and for looking at it; see :meth:`drive`.
+        """
         return self.refined(output, self.choose(inputs, output)[:, None])[:, 0]
+
+    @torch.no_grad()
+    def drive(self, inputs: PlannerInputs, output: PlannerOutput) -> NDArray[np.float32]:
+        """The trajectory to drive for each sample, within the vehicle's limits.
+
+        What the chosen one does it still does after its correction: the commanded action where
+        the vocabulary knows a way, see :func:`clkd_core.models.settling.settle`.
+
+        Returns:
+            (B, T, 2) float32 metres on the host; NaN where the network gave NaN.
+        """
+        chosen = self.choose(inputs, output)
+        own = self.own_action[chosen]
+        speed = torch.where(inputs.has_ego, inputs.speed_mps, torch.nan)
+        return settle(
+            self.vocabulary_m[chosen].cpu().numpy(),
+            self.refined(output, chosen[:, None])[:, 0].cpu().numpy(),
+            speed.cpu().numpy(),
+            torch.where(own == inputs.action, own, ANY_ACTION).cpu().numpy(),
+            self.vehicle,
+        )
+
+    def can_obey(self, inputs: PlannerInputs) -> Tensor:
+        """(B,) bool: whether the commanded action can be carried out from the present speed by a
+        trajectory of the vocabulary; True where nothing is commanded."""
+        obedient = self._startable(inputs) & (self.own_action == inputs.action[:, None])
+        return obedient.any(dim=-1) | (inputs.action == NO_ACTION)
 
     @torch.no_grad()
     def choose(self, inputs: PlannerInputs, output: PlannerOutput) -> Tensor:
@@ -256,14 +297,17 @@ class Planner(nn.Module):
 
     def _allowed(self, inputs: PlannerInputs) -> Tensor:
         """(B, V) bool: what may be chosen; never empty, the strictest set that is not."""
-        first_mps = self.vocabulary_m[:, 0, 0] / STEP_S  # forward; negative backs up
-        # From speed v, constant acceleration a gives v + a t / 2 as mean speed of the first step.
-        slack_mps = 0.5 * self.config.max_accel_mps2 * STEP_S
-        startable = (first_mps - inputs.speed_mps[:, None]).abs() <= slack_mps
-        startable |= ~inputs.has_ego[:, None]
+        startable = self._startable(inputs)
         startable |= ~startable.any(dim=-1, keepdim=True)
         obedient = startable & (self.own_action == inputs.action[:, None])
         return torch.where(obedient.any(dim=-1, keepdim=True), obedient, startable)
+
+    def _startable(self, inputs: PlannerInputs) -> Tensor:
+        """(B, V) bool: what the vehicle can drive from its present speed, backwards being none."""
+        speed = inputs.speed_mps.clamp(min=0.0)[:, None]
+        startable = (self.low_mps <= speed) & (speed <= self.high_mps)
+        drivable = self.low_mps <= self.high_mps
+        return torch.where(inputs.has_ego[:, None], startable, drivable)
 
 
 class SceneTokens(nn.Module):
@@ -348,32 +392,3 @@ def action_agreement(action: Tensor, own_action: Tensor) -> Tensor:
     same_path = action[:, None] % paths == own_action[None] % paths
     sign = torch.stack([same_speed, same_path], dim=-1).float() * 2 - 1
     return torch.where((action == NO_ACTION)[:, None, None], 0.0, sign)
-
-
-class QueryLayer(nn.Module):
-    """Queries read the scene's tokens once; they do not read each other."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.query_norm, self.token_norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.query, self.out = nn.Linear(width, width), nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
-        self.feed = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width)
-        )
-
-    def forward(self, queries: Tensor, tokens: Tensor, readable: Tensor) -> Tensor:
-        """Queries (B, V, E), tokens (B, S, E), readable (B, S) bool; returns (B, V, E)."""
-        query = self._split(self.query(self.query_norm(queries)))
-        key, value = self.key_value(self.token_norm(tokens)).chunk(2, dim=-1)
-        read = F.scaled_dot_product_attention(
-            query, self._split(key), self._split(value), attn_mask=readable[:, None, None]
-        )
-        queries = queries + self.out(read.transpose(1, 2).flatten(2))
-        fed: Tensor = queries + self.feed(queries)
-        return fed
-
-    def _split(self, rows: Tensor) -> Tensor:
-        """(B, N, E) to (B, heads, N, E / heads)."""
-        return rows.reshape(*rows.shape[:2], self.heads, -1).transpose(1, 2)

@@ -5,10 +5,12 @@ so the hash of the student's weights is kept with it and compared whenever it is
 """
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -23,11 +25,16 @@ from clkd_core.models.checkpoint_files import (
     check_manifest,
     write_manifest,
 )
+from clkd_core.models.drivable import broken_limits
 from clkd_core.models.planner import Planner, PlannerConfig
+from clkd_core.models.vehicle import VehicleConfig
 
 FOLDER = "planner"
 FAMILY = "vocabulary-planner"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2 keeps the vehicle; 1 kept one limit of acceleration and is read as the default vehicle's."""
+
+_log = logging.getLogger(__name__)
 
 
 def student_identity(student: Path) -> str:
@@ -55,6 +62,7 @@ def write_planner(planner: Planner, folder: Path, *, student_sha256: str) -> Non
         "family": FAMILY,
         "format_version": FORMAT_VERSION,
         "architecture": config_to_dict(planner.config),
+        "vehicle": config_to_dict(planner.vehicle),
         "vocabulary": len(planner.vocabulary_m),
         "patches": planner.patches,
         "feature_width": planner.feature_width,
@@ -65,16 +73,24 @@ def write_planner(planner: Planner, folder: Path, *, student_sha256: str) -> Non
     write_manifest(folder)
 
 
-def load_planner(student: Path, *, device: torch.device | str = "cpu") -> Planner:
+def load_planner(
+    student: Path,
+    *,
+    device: torch.device | str = "cpu",
+    vehicle: VehicleConfig | None = None,
+) -> Planner:
     """Read the planner of a student, in evaluation mode.
 
     Args:
         student: the student's folder; the planner lies in its ``planner/``.
         device: where to put it.
+        vehicle: the one that will drive; None trusts that it is the one the planner was made
+            for. Trajectories that this one cannot drive are counted in the log and not chosen.
 
     Raises:
-        CheckpointError: the planner is missing, damaged, of another kind or version, or was
-            trained on another student's features.
+        CheckpointError: the planner is missing, damaged, of another kind or version, was trained
+            on another student's features, or, where a vehicle is given, made for another one:
+            of another name, or one that may do more.
     """
     folder = student / FOLDER
     if not folder.is_dir():
@@ -85,6 +101,7 @@ def load_planner(student: Path, *, device: torch.device | str = "cpu") -> Planne
         _check_kind(folder, config)
         _check_student(folder, config, student)
         planner = _build(folder, config)
+        _check_vehicle(folder, planner, vehicle)
     except (ConfigError, OSError, ValueError, KeyError, TypeError) as err:
         raise CheckpointError(f"{folder / CONFIG}: {' '.join(str(err).split())}") from err
     load_weights(planner, folder / WEIGHTS)
@@ -93,7 +110,7 @@ def load_planner(student: Path, *, device: torch.device | str = "cpu") -> Planne
 
 def _check_kind(folder: Path, config: Mapping[str, Any]) -> None:
     found = (config.get("family"), config.get("format_version"))
-    if found != (FAMILY, FORMAT_VERSION):
+    if found not in ((FAMILY, 1), (FAMILY, FORMAT_VERSION)):
         raise CheckpointError(
             f"{folder} holds {found[0]} version {found[1]}, "
             f"expected {FAMILY} version {FORMAT_VERSION}"
@@ -109,6 +126,29 @@ def _check_student(folder: Path, config: Mapping[str, Any], student: Path) -> No
         )
 
 
+def _check_vehicle(folder: Path, planner: Planner, vehicle: VehicleConfig | None) -> None:
+    """Refuse another vehicle's planner; say what of the vocabulary its own cannot drive."""
+    made_for = planner.vehicle
+    if vehicle is not None:
+        differences = made_for.looser_than(vehicle)
+        if made_for.name != vehicle.name:
+            differences.insert(0, f"it is a {made_for.name}")
+        if differences:
+            raise CheckpointError(
+                f"{folder} was made for another vehicle than {vehicle.name}: "
+                f"{', '.join(differences)}; run clkd train-planner with this vehicle's limits"
+            )
+    unknown = np.full(len(planner.vocabulary_m), np.nan, np.float32)
+    broken = broken_limits(planner.vocabulary_m.numpy(), unknown, made_for)
+    counts = [f"{name} {rows.sum()}" for name, rows in broken.items() if rows.any()]
+    if counts:
+        _log.warning(
+            "%s: %d of %d trajectories are beyond the limits of %s and will not be chosen (%s)",
+            folder, int(np.any(list(broken.values()), axis=0).sum()), len(unknown),
+            made_for.name, ", ".join(counts),
+        )  # fmt: skip
+
+
 def _build(folder: Path, config: Mapping[str, Any]) -> Planner:
     try:
         tensors = load_file(folder / WEIGHTS)
@@ -117,10 +157,17 @@ def _build(folder: Path, config: Mapping[str, Any]) -> Planner:
     vocabulary_m = tensors["vocabulary_m"]
     if not torch.isfinite(vocabulary_m).all():
         raise CheckpointError(f"{folder / WEIGHTS}: the vocabulary holds NaN, expected metres")
+    source, architecture = str(folder / CONFIG), dict(config["architecture"])
+    if config["format_version"] == 1:
+        architecture.pop("max_accel_mps2", None)
+        vehicle = VehicleConfig()
+    else:
+        vehicle = config_from_dict(VehicleConfig, config["vehicle"], source=source)
     return Planner(
-        config_from_dict(PlannerConfig, config["architecture"], source=str(folder / CONFIG)),
+        config_from_dict(PlannerConfig, architecture, source=source),
         vocabulary_m=vocabulary_m,
         own_action=tensors["own_action"],
         patches=int(config["patches"]),
         feature_width=int(config["feature_width"]),
+        vehicle=vehicle,
     )

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clkd_core.models.planner import PlannerConfig
+from clkd_core.models.vehicle import VehicleConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +56,20 @@ class PlannerTrainConfig:
     """Which keyframes."""
     model: PlannerConfig = field(default_factory=PlannerConfig)
     """Sizes of the planner."""
+    vehicle: VehicleConfig = field(default_factory=VehicleConfig)
+    """Limits that every plan stays within, as in ``config/vehicle/``; saved with the planner."""
+    complete_vocabulary: bool = True
+    """Add manoeuvres for the meta-actions that nobody drove from some speed."""
     dropout: DropoutConfig = field(default_factory=DropoutConfig)
     """Inputs withheld in training."""
     tau_m2: float = 0.5
     """Softness of the target: it falls by e per this mean squared distance [m^2], > 0."""
     refine_weight: float = 0.5
     """Weight of the correction's L1 loss [1/m], >= 0."""
+    collision_weight: float = 0.0
+    """Weight of the expected share of steps that touch somebody [nats], >= 0; 0 looks at none."""
+    offroad_weight: float = 0.0
+    """Weight of the expected share of steps off the road [nats], >= 0; 0 needs no map masks."""
     steps: int = 300
     """Optimizer steps."""
     batch_size: int = 32
@@ -83,7 +92,7 @@ class PlannerTrainConfig:
         for name in ("tau_m2", "steps", "batch_size", "lr", "log_every"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected > 0")
-        for name in ("refine_weight", "weight_decay"):
+        for name in ("refine_weight", "collision_weight", "offroad_weight", "weight_decay"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected >= 0")
         if self.threads is not None and self.threads < 1:

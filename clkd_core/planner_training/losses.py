@@ -1,4 +1,5 @@
-"""What the planner learns: a soft distribution around the true trajectory, and a correction."""
+"""What the planner learns: a soft distribution around the true trajectory, a correction, and to
+keep away from others."""
 
 from typing import NamedTuple
 
@@ -18,6 +19,8 @@ class PlannerLoss(NamedTuple):
     """KL divergence from the soft target [nats]; 0 when the planner agrees with it."""
     refine_m: Tensor
     """Mean absolute error of the corrected points [m]."""
+    hazard: Tensor
+    """Expected penalty for touching somebody or leaving the road; 0 where nobody looked."""
 
 
 def soft_target(truth_m: Tensor, vocabulary_m: Tensor, *, tau_m2: float) -> Tensor:
@@ -50,8 +53,9 @@ def planner_loss(
     *,
     tau_m2: float,
     refine_weight: float,
+    penalty: Tensor | None = None,
 ) -> PlannerLoss:
-    """Distribution loss plus weighted L1 of the corrections.
+    """Distribution loss plus weighted L1 of the corrections, and the expected penalty.
 
     Corrected are the trajectory nearest to the truth and the one that the planner chooses now:
     the first alone would teach nothing about the choices that are really driven.
@@ -63,10 +67,16 @@ def planner_loss(
         truth_m: (B, T, 2) metres.
         tau_m2: see :func:`soft_target`.
         refine_weight: [1/m].
+        penalty: (B, V) of choosing each trajectory [nats]: weighted shares of steps from
+            ``hazards.touching_shares`` and ``ground.off_road_shares``; None is no penalty.
     """
     target = soft_target(truth_m, planner.vocabulary_m, tau_m2=tau_m2)
     plan = F.kl_div(output.log_prob, target, reduction="batchmean")
     driven = torch.stack([target.argmax(dim=-1), planner.choose(inputs, output)], dim=-1)
     gap = planner.refined(output, driven) - truth_m.to(target.device)[:, None]
     refine_m = gap.abs().mean()
-    return PlannerLoss(plan + refine_weight * refine_m, plan, refine_m)
+    hazard = torch.zeros_like(plan)
+    if penalty is not None:
+        hazard = (output.log_prob.exp() * penalty.to(target.device)).sum(dim=-1).mean()
+    total = plan + refine_weight * refine_m + hazard
+    return PlannerLoss(total, plan, refine_m, hazard)

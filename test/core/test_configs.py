@@ -10,6 +10,7 @@ from clkd_core.config import load_config
 from clkd_core.data.bags.topics import load_topics
 from clkd_core.data.world.config import WorldConfig
 from clkd_core.distill.config import TrainConfig
+from clkd_core.models.vehicle import VehicleConfig
 from clkd_core.planner_training.config import PlannerTrainConfig
 from clkd_ros.demo import DemoConfig
 
@@ -38,6 +39,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "demo": by_dataclass(DemoConfig),
     "nodes": read_nodes,
     "topics": load_topics,
+    "vehicle": by_dataclass(VehicleConfig),
 }
 SHIPPED = [file for kind in ("*.yaml", "*.yml") for file in sorted(CONFIGS.rglob(kind))]
 

@@ -35,7 +35,7 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     vision = tiny_config().vision
     straight = torch.tensor([[[2.0 * step, 0.0] for step in range(1, 7)]] * 2)
     planner = Planner(
-        PlannerConfig(width=16, heads=2, refine_bound_m=0.0, max_accel_mps2=100.0),
+        PlannerConfig(width=16, heads=2, refine_bound_m=0.0),
         vocabulary_m=straight,
         own_action=torch.arange(2),
         patches=vision.patches,

@@ -12,10 +12,11 @@ from fakes import jpeg_bytes
 from tiny_vlm import SQUARES_VERSION, write_squares
 
 from clkd_core.cli import main
-from clkd_core.data.keyframes import Keyframe
+from clkd_core.data.keyframes import AgentFuture, Keyframe
 from clkd_core.data.labels import lidar_from_ego, meta_action_from_future
 from clkd_core.data.prompts import plan_question
 from clkd_core.data.sidecar import keyframe_to_json, load_keyframes
+from clkd_core.errors import DataError
 from clkd_core.models.checkpoint import save_checkpoint
 from clkd_core.models.llama_vlm import LanguageConfig, LlamaVlm, LlamaVlmConfig
 from clkd_core.models.planner import NO_ACTION, NO_COMMAND, PlannerConfig, build_inputs
@@ -31,12 +32,13 @@ from clkd_core.planner_training.evaluate import (
     CONSTANT_VELOCITY,
     NO_META_ACTION,
     TRUE_ACTION,
-    plan_set,
     score_planner,
 )
 from clkd_core.planner_training.features import PlannerSet
-from clkd_core.planner_training.losses import soft_target
-from clkd_core.planner_training.train import drop_inputs, fit_planner
+from clkd_core.planner_training.hazards import touching_shares
+from clkd_core.planner_training.losses import planner_loss, soft_target
+from clkd_core.planner_training.scoring.plans import plan_set
+from clkd_core.planner_training.train import build_planner, drop_inputs, fit_planner
 from clkd_core.types import (
     META_ACTIONS,
     EgoState,
@@ -65,11 +67,11 @@ def drive(speed_mps: float, left_m: float) -> np.ndarray:
 
 
 def toy_set(per_action: int = 12) -> PlannerSet:
-    """At 3 m/s; only the meta-action says whether it stops, goes on or turns left."""
+    """At 2.3 m/s; only the meta-action says whether it stops, goes on or turns left."""
     rng = np.random.default_rng(0)
     futures, actions = [], []
     for _ in range(per_action):
-        for action, speed, left in ((STOP, 1.6, 0.0), (KEEP, 3.8, 0.0), (LEFT, 3.0, 5.0)):
+        for action, speed, left in ((STOP, 1.7, 0.0), (KEEP, 2.9, 0.0), (LEFT, 2.5, 5.0)):
             xy_m = drive(speed + rng.uniform(-0.2, 0.2), left)
             assert meta_action_from_future(lidar_from_ego(xy_m)) == action
             futures.append(xy_m)
@@ -79,7 +81,7 @@ def toy_set(per_action: int = 12) -> PlannerSet:
         inputs=build_inputs(
             torch.randn(count, 6, 4, 8, generator=torch.Generator().manual_seed(1)),
             torch.ones(count, 6, dtype=torch.bool),
-            [EgoState(stamp_ns=0, speed_mps=3.0)] * count,
+            [EgoState(stamp_ns=0, speed_mps=2.3)] * count,
             [RouteCommand.STRAIGHT] * count,
             actions,
         ),
@@ -137,7 +139,7 @@ def test_the_commanded_action_decides_the_plan_on_a_toy_set() -> None:
     data = toy_set()
     planner, records = fit_planner(QUICK, data, device=torch.device("cpu"))
     assert records[-1]["loss"] < records[0]["loss"]
-    for action, reach_m, left_m in ((STOP, 4.8, 0.0), (KEEP, 11.4, 0.0), (LEFT, 9.0, 5.0)):
+    for action, reach_m, left_m in ((STOP, 5.1, 0.0), (KEEP, 8.7, 0.0), (LEFT, 7.5, 5.0)):
         commanded = data.inputs._replace(action=torch.full_like(data.inputs.action, action.index))
         last = plan_set(planner, commanded)[:, -1].mean(dim=0)
         assert last.tolist() == pytest.approx([reach_m, left_m], abs=0.5), action.text
@@ -148,9 +150,9 @@ def test_scores_tell_the_ways_to_plan_apart() -> None:
     planner, _ = fit_planner(QUICK, data, device=torch.device("cpu"))
     scores = score_planner(planner, data).l2
     assert scores[TRUE_ACTION].horizon_m[3].value < 0.6
-    assert scores[NO_META_ACTION].horizon_m[3].value > 3 * scores[TRUE_ACTION].horizon_m[3].value
-    # 9 m straight ahead where 4.8 m, 11.4 m, and 9 m with 5 m to the side were driven.
-    wanted = pytest.approx((4.2 + 2.4 + 5.0) / 3, abs=0.3)
+    assert scores[NO_META_ACTION].horizon_m[3].value > 2 * scores[TRUE_ACTION].horizon_m[3].value
+    # 6.9 m straight ahead where 5.1 m, 8.7 m, and 7.5 m with 5 m to the side were driven.
+    wanted = pytest.approx((1.8 + 1.8 + 5.04) / 3, abs=0.3)
     assert scores[CONSTANT_VELOCITY].horizon_m[3].value == wanted
 
 
@@ -163,6 +165,61 @@ def test_training_twice_gives_the_same_planner() -> None:
     for name, weight in one.state_dict().items():
         assert torch.equal(weight, two.state_dict()[name]), name
     assert not torch.equal(one.score.weight, other.score.weight)
+
+
+def test_the_vocabulary_holds_only_what_the_vehicle_can_drive() -> None:
+    data = toy_set()
+    wild = data.truth_m.clone()
+    wild[::4, 3:] += 40.0
+    planner = build_planner(QUICK, replace(data, truth_m=wild))
+    assert (planner.low_mps <= planner.high_mps).all()
+    plain = build_planner(replace(QUICK, complete_vocabulary=False), replace(data, truth_m=wild))
+    assert len(plain.vocabulary_m) == 24 < len(planner.vocabulary_m)
+
+
+def test_futures_that_the_vehicle_cannot_drive_at_all_are_refused() -> None:
+    data = toy_set()
+    with pytest.raises(DataError, match="Renault Zoe can drive none of 36 training futures"):
+        build_planner(QUICK, replace(data, truth_m=data.truth_m * 30))
+
+
+def car_at(x_m: float) -> AgentFuture:
+    return AgentFuture(
+        category="vehicle.car", size_m=(4.0, 2.0),
+        poses=np.tile(np.array([[x_m, 0.0, 0.0]], np.float32), (7, 1)),
+    )  # fmt: skip
+
+
+def test_collisions_that_are_punished_become_improbable() -> None:
+    # Who keeps on (8.7 m) runs into the car at 13 m, who stops after 5.1 m does not; what was
+    # driven does not count here, so the penalty alone moves the choice.
+    data = toy_set()
+    planner = build_planner(QUICK, data)
+    touching = torch.from_numpy(
+        touching_shares(planner.vocabulary_m.numpy(), [(car_at(13.0),)], np.zeros((1, 6, 2)))
+    )
+    assert 0 < int((touching > 0).sum()) < len(planner.vocabulary_m)
+    inputs = type(data.inputs)(*(tensor[:1] for tensor in data.inputs))
+    chosen = {}
+    for weight in (0.0, 5.0):
+        output = planner(inputs)
+        loss = planner_loss(
+            planner, inputs, output, data.truth_m[:1], tau_m2=0.5, refine_weight=0.0,
+            penalty=weight * touching,
+        )  # fmt: skip
+        prob = output.log_prob.exp()
+        assert float(loss.hazard.detach()) == pytest.approx(
+            weight * float((prob * touching).sum().detach())
+        )
+        torch.testing.assert_close(loss.total, loss.plan + loss.hazard)
+        (gradient,) = torch.autograd.grad(loss.total, output.log_prob)
+        chosen[weight] = float(gradient[0, touching[0].argmax()])
+    assert chosen[5.0] > chosen[0.0]
+
+
+def test_collisions_cannot_count_where_nobody_says_who_is_there() -> None:
+    with pytest.raises(DataError, match="collision_weight is not 0"):
+        fit_planner(replace(QUICK, collision_weight=1.0, steps=1), toy_set(), device="cpu")
 
 
 def write_student(folder: Path) -> None:
@@ -224,10 +281,34 @@ def test_the_command_leaves_a_planner_that_loads(
     folder = place / "student" / "planner"
     out = capsys.readouterr().out
     assert "constant velocity" in out and out.endswith(f"planner: {folder}\n")
-    assert len(load_planner(place / "student").vocabulary_m) == 7
+    read = load_planner(place / "student")
+    assert len(read.vocabulary_m) > 7  # seven were driven, the rest is what nobody drove
+    assert (read.low_mps <= read.high_mps).all()
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line.get("step") for line in lines] == [10, 20, None]
     assert {"config.yaml", "curves.png", "manifest.json"} <= {p.name for p in folder.iterdir()}
+
+
+def test_a_planner_that_is_there_is_judged_without_being_touched(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words(place)) == 0
+    trained = capsys.readouterr().out
+    manifest = place / "student" / "planner" / "manifest.json"
+    before = manifest.stat()
+    verb, *rest = words(place)
+    assert main([verb, "--evaluate-only", *rest]) == 0
+    assert capsys.readouterr().out == trained
+    assert (manifest.stat().st_mtime_ns, manifest.stat().st_ino) == (
+        before.st_mtime_ns,
+        before.st_ino,
+    )
+    lame = [*rest, "vehicle.name=lorry", "vehicle.max_accel_mps2=1.0"]
+    assert main([verb, "--evaluate-only", *lame]) == 2
+    err = capsys.readouterr().err
+    assert (
+        "made for another vehicle than lorry: it is a Renault Zoe, max_accel_mps2 3.6 > 1" in err
+    )
 
 
 def test_an_interrupted_run_leaves_the_old_planner_and_nothing_else(
