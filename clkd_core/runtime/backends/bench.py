@@ -162,23 +162,14 @@ def _on_cuda(model: "VlmBase", device: str) -> dict[str, Build]:
 
 def build_random_student(preset: str) -> "VlmBase":
     """The student of a preset of config/train with random weights, in float32 on the CPU."""
-    from dataclasses import replace
-
     import torch
 
-    from clkd_core.models.halving import halved_config
     from clkd_core.runtime.bench.contenders.spec import Setting
-    from clkd_core.runtime.bench.contenders.students import build_random, read_preset
+    from clkd_core.runtime.bench.contenders.students import build_random, read_student
 
-    config = read_preset(f"train/{preset}")
-    student = config.student
-    dense = halved_config(config.model, student.keep, least=student.min_blocks)
-    return build_random(
-        replace(dense, moe=student.moe),
-        Setting(device="cpu", threads=None, checkpoint=None),
-        vocab_size=config.vocab_size,
-        dtype=torch.float32,
-    )
+    architecture, vocab_size = read_student(preset)
+    setting = Setting(device="cpu", threads=None, checkpoint=None)
+    return build_random(architecture, setting, vocab_size=vocab_size, dtype=torch.float32)
 
 
 def _calibration_inputs(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from clkd_core.errors import CheckpointError, ConfigError
 from clkd_core.runtime.backends.artefact import DECISION, INPUTS, VISION, Artefact
+from clkd_core.runtime.backends.protocol import Backend
 
 PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
@@ -21,7 +22,7 @@ PROVIDERS = {
 """ONNX Runtime's names by ours, fastest first."""
 
 
-class OnnxRuntimeBackend:
+class OnnxRuntimeBackend(Backend):
     """A :class:`clkd_core.runtime.backends.protocol.Backend` wherever ONNX Runtime computes."""
 
     device = "cpu"
@@ -66,12 +67,6 @@ class OnnxRuntimeBackend:
         """See :meth:`Backend.log_probs`."""
         ids = self._artefact.question_ids(question)
         return np.asarray(self._run(self._decision, DECISION, features, present[None], ids)[0])
-
-    def decide(
-        self, views: NDArray[np.uint8], present: NDArray[np.bool_], question: str
-    ) -> NDArray[np.float32]:
-        """See :meth:`Backend.decide`."""
-        return self.log_probs(self.encode(views, present), present, question)
 
     def _run(self, session: Any, name: str, *inputs: NDArray[Any]) -> NDArray[np.float32]:
         fed = dict(zip(INPUTS[name], inputs, strict=True))

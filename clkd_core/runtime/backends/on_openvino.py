@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from clkd_core.errors import CheckpointError
 from clkd_core.runtime.backends.artefact import DECISION, VISION, Artefact
+from clkd_core.runtime.backends.protocol import Backend
 
 
-class OpenVinoBackend:
+class OpenVinoBackend(Backend):
     """A :class:`clkd_core.runtime.backends.protocol.Backend` on this machine's CPU."""
 
     device = "cpu"
@@ -61,12 +62,6 @@ class OpenVinoBackend:
         """See :meth:`Backend.log_probs`."""
         ids = self._artefact.question_ids(question)
         return np.asarray(_infer(self._decision, features, present[None], ids)[0])
-
-    def decide(
-        self, views: NDArray[np.uint8], present: NDArray[np.bool_], question: str
-    ) -> NDArray[np.float32]:
-        """See :meth:`Backend.decide`."""
-        return self.log_probs(self.encode(views, present), present, question)
 
 
 def _infer(request: Any, *inputs: NDArray[Any]) -> NDArray[np.float32]:

@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clkd_core.models.vlm import DrivingVlm
+from clkd_core.runtime.backends.protocol import Backend
 
 
-class TorchBackend:
+class TorchBackend(Backend):
     """A :class:`clkd_core.runtime.backends.protocol.Backend` on any device of torch."""
 
     def __init__(
@@ -50,12 +51,6 @@ class TorchBackend:
             scene = self.model.scene_tokens(features, there)
             scores = self.model.answer_log_probs(scene, [question])
         return np.asarray(scores[0].float().cpu().numpy())
-
-    def decide(
-        self, views: NDArray[np.uint8], present: NDArray[np.bool_], question: str
-    ) -> NDArray[np.float32]:
-        """See :meth:`Backend.decide`."""
-        return self.log_probs(self.encode(views, present), present, question)
 
     def autocast(self) -> torch.autocast:
         """The arithmetic that this backend computes in."""

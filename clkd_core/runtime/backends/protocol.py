@@ -16,13 +16,10 @@ class Backend(Protocol):
     one thread only.
     """
 
-    @property
-    def name(self) -> str:
-        """For tables and logs: what computes, in which arithmetic."""
-
-    @property
-    def device(self) -> str:
-        """Where: ``cpu``, ``cuda:0``."""
+    name: str
+    """For tables and logs: what computes, in which arithmetic."""
+    device: str
+    """Where: ``cpu``, ``cuda:0``."""
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -45,4 +42,5 @@ class Backend(Protocol):
     def decide(
         self, views: NDArray[np.uint8], present: NDArray[np.bool_], question: str
     ) -> NDArray[np.float32]:
-        """:meth:`log_probs` from pixels, without the features between."""
+        """:meth:`log_probs` from pixels; for those who have no use for the features between."""
+        return self.log_probs(self.encode(views, present), present, question)

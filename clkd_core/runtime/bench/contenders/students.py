@@ -38,10 +38,16 @@ def build_student(preset: str, setting: Setting) -> OnePass:
         NoRoomError: it does not fit.
         ConfigError: the device is not there, or the preset says something impossible.
     """
+    architecture, vocab_size = read_student(preset)
+    return _build_one_pass(architecture, setting, vocab_size=vocab_size)
+
+
+def read_student(preset: str) -> tuple[VlmConfig, int]:
+    """Architecture of a preset's student, and the most pieces of its tokenizer."""
     config = read_preset(f"train/{preset}")
     rule, least, moe = config.student.keep, config.student.min_blocks, config.student.moe
     architecture = replace(halved_config(config.model, rule, least=least), moe=moe)
-    return _build_one_pass(architecture, setting, vocab_size=config.vocab_size)
+    return architecture, config.vocab_size
 
 
 def build_best(config_file: str, setting: Setting, *, on_torch: bool = False) -> OnePass:
