@@ -305,7 +305,11 @@ def test_processes_that_start_at_once_export_once(
     ]  # fmt: skip
     for node in nodes:
         assert node.stdout is not None and node.stdout.readline() == "ready\n"
-    folders = {node.communicate("go\n", timeout=100)[0] for node in nodes}
+    for node in nodes:  # all of them before one is waited for
+        assert node.stdin is not None
+        node.stdin.write("go\n")
+        node.stdin.flush()
+    folders = {node.communicate(timeout=100)[0] for node in nodes}
     assert [node.returncode for node in nodes] == [0, 0, 0]
     assert len(folders) == 1 and len(list(tmp_path.glob("exported-*"))) == 1
 
